@@ -1,0 +1,120 @@
+"""Where everything lives in the tree: 32-byte keys, `kind | fields, big-endian | zero padding`.
+
+Keys are not hashed, so a prefix is a subtree and order is meaning: the best order of a book is the first leaf
+under `order_book_prefix`, because bids' prices are complemented and sequence numbers break ties by arrival.
+"""
+
+from struct import Struct
+
+KEY_BYTES = 32
+SYSTEM = 0x00
+PROGRESS = 0x01
+PARAMETERS = 0x02
+PUBLISHERS = 0x03
+MARKET_NAME = 0x04
+INSTRUMENT = 0x05
+MARKET = 0x06
+FEED = 0x07
+ACCOUNT = 0x08
+OWNER_ACCOUNT = 0x09
+SESSION_KEY = 0x0A
+POSITION = 0x0B
+ORDER = 0x0C
+ACCOUNT_ORDER = 0x0D
+DEAD_MAN = 0x0E
+WITHDRAWAL = 0x0F
+
+MAX_U64 = 2**64 - 1
+
+SYSTEM_KEY = bytes([SYSTEM]).ljust(32, b"\0")
+PROGRESS_KEY = bytes([PROGRESS]).ljust(32, b"\0")
+PARAMETERS_KEY = bytes([PARAMETERS]).ljust(32, b"\0")
+PUBLISHERS_KEY = bytes([PUBLISHERS]).ljust(32, b"\0")
+
+_instrument = Struct(">BI27x").pack
+_account = Struct(">BQ23x").pack
+_owner_account = Struct(">B20sQ3x").pack
+_session_key = Struct(">BQ20s3x").pack
+_position = Struct(">BQI19x").pack
+_order = Struct(">BIBQQ10x").pack
+_order_unpack = Struct(">BIBQQ10x").unpack
+_account_order = Struct(">BQIQ11x").pack
+_dead_man = Struct(">BQQ15x").pack
+_market_prefix = Struct(">BI").pack
+_book_prefix = Struct(">BIB").pack
+_account_prefix = Struct(">BQ").pack
+_account_market_prefix = Struct(">BQI").pack
+
+
+def name_key(kind: int, name: str) -> bytes:
+    """Key of a leaf found by name (MARKET_NAME, FEED); names are 1 to 31 bytes of ASCII."""
+    return (bytes([kind]) + name.encode("ascii")).ljust(32, b"\0")
+
+
+def instrument_key(market: int) -> bytes:
+    return _instrument(INSTRUMENT, market)
+
+
+def market_key(market: int) -> bytes:
+    return _instrument(MARKET, market)
+
+
+def account_key(account: int) -> bytes:
+    return _account(ACCOUNT, account)
+
+
+def owner_account_key(owner: bytes, account: int) -> bytes:
+    return _owner_account(OWNER_ACCOUNT, owner, account)
+
+
+def owner_prefix(owner: bytes) -> bytes:
+    return bytes([OWNER_ACCOUNT]) + owner
+
+
+def session_key_key(account: int, key: bytes) -> bytes:
+    return _session_key(SESSION_KEY, account, key)
+
+
+def session_keys_prefix(account: int) -> bytes:
+    return _account_prefix(SESSION_KEY, account)
+
+
+def position_key(account: int, market: int) -> bytes:
+    return _position(POSITION, account, market)
+
+
+def positions_prefix(account: int) -> bytes:
+    return _account_prefix(POSITION, account)
+
+
+def order_key(market: int, side: int, price_uusd: int, sequence: int) -> bytes:
+    return _order(ORDER, market, side, price_uusd if side else MAX_U64 - price_uusd, sequence)
+
+
+def order_book_prefix(market: int, side: int) -> bytes:
+    return _book_prefix(ORDER, market, side)
+
+
+def parse_order_key(key: bytes) -> tuple[int, int, int, int]:
+    """(market, side, price_uusd, sequence) of an order's key."""
+    _, market, side, price, sequence = _order_unpack(key)
+    return market, side, (price if side else MAX_U64 - price), sequence
+
+
+def account_order_key(account: int, market: int, order_id: int) -> bytes:
+    return _account_order(ACCOUNT_ORDER, account, market, order_id)
+
+
+def account_orders_prefix(account: int, market: int = 0) -> bytes:
+    """All open orders of the account, or those in one market (market numbers start at 1)."""
+    if market:
+        return _account_market_prefix(ACCOUNT_ORDER, account, market)
+    return _account_prefix(ACCOUNT_ORDER, account)
+
+
+def dead_man_key(deadline_ms: int, account: int) -> bytes:
+    return _dead_man(DEAD_MAN, deadline_ms, account)
+
+
+def withdrawal_key(number: int) -> bytes:
+    return _account(WITHDRAWAL, number)

@@ -1,0 +1,329 @@
+"""The leaves of the tree: mutable records with one fixed big-endian layout each.
+
+A leaf is mutable so that the hot path need not copy it; the rule is that whoever changes a leaf `put`s it
+back in the same step (the recorder checks that). `encode` packs the fields in the order of their declaration
+by one struct call; `decode` refuses any other length. Money and sizes are signed 64-bit: `units` bounds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from struct import Struct
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, dataclass_transform
+
+from state import keys
+
+
+class Leaf(Protocol):
+    """What the state stores under a key."""
+
+    def encode(self) -> bytes: ...
+
+
+class FixedLeaf:
+    """A leaf of fixed layout: `LAYOUT` packs its fields in the order of their declaration."""
+
+    __slots__ = ()
+    LAYOUT: ClassVar[Struct]
+    _values: ClassVar[Any]
+
+    def encode(self) -> bytes:
+        """Raises struct.error if a field is out of its range: a bug, since `units` bounds all inputs."""
+        return self.LAYOUT.pack(*self._values(self))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Raises ValueError when the length is not the layout's."""
+        if len(data) != cls.LAYOUT.size:
+            raise ValueError(f"{cls.__name__}: {len(data)} bytes, expected {cls.LAYOUT.size}")
+        return cls(*cls.LAYOUT.unpack(data))
+
+
+LeafType = TypeVar("LeafType", bound=FixedLeaf)
+
+
+@dataclass_transform()
+def _leaf(layout: str) -> Callable[[type[LeafType]], type[LeafType]]:
+    """Makes a slotted dataclass packed by `layout`, one struct code for each field."""
+
+    def decorate(cls: type[LeafType]) -> type[LeafType]:
+        made: Any = dataclass(slots=True)(cls)
+        names = [field.name for field in fields(made)]
+        made.LAYOUT = Struct(">" + layout)
+        made._values = staticmethod(
+            attrgetter(*names) if len(names) > 1 else lambda leaf: (getattr(leaf, names[0]),)
+        )
+        return cast("type[LeafType]", made)
+
+    return decorate
+
+
+@_leaf("Q Q 32s Q Q Q 32s Q Q I Q Q Q q q q q B Q")
+class System(FixedLeaf):
+    """The machine's registers. `Rollup.sol` reads this leaf by offsets, so new fields go at the end."""
+
+    block_number: int = 0
+    """Of the last block executed."""
+    timestamp_ms: int = 0
+    """Of that block."""
+    parent_hash: bytes = bytes(32)
+    """Hash of that block's header."""
+    batch_number: int = 0
+    """Of the batch being read, or last read."""
+    batch_cursor: int = 0
+    """Bytes of that batch read so far; its whole length once closed."""
+    inbox_next: int = 0
+    """Index of the next L1 message to consume."""
+    inbox_hash: bytes = bytes(32)
+    """Rolling hash of all messages consumed."""
+    l1_block: int = 0
+    """L1 origin: the L1 block up to which messages may have been consumed."""
+    next_account: int = 0
+    next_market: int = 0
+    next_sequence: int = 0
+    """Of the next resting order: time priority."""
+    next_trade: int = 0
+    next_withdrawal: int = 0
+    collateral_uusd: int = 0
+    """Deposits less withdrawals begun: what the money below must add up to."""
+    insurance_uusd: int = 0
+    fees_uusd: int = 0
+    """Aggregation fees collected."""
+    venue_fees_uusd: int = 0
+    """Maker and taker fees collected."""
+    order_class: int = 0
+    """Ordering: class of the last transaction in this block."""
+    order_bid: int = 0
+    """Ordering: its bid."""
+
+
+@_leaf("Q Q Q Q Q I I I I")
+class Parameters(FixedLeaf):
+    """What the venue's governor sets by L1 message, and the prices that cost reports move."""
+
+    exec_price_pusd: int
+    """Per execution unit."""
+    byte_price_pusd: int
+    """Per batch byte; moved by batch cost reports."""
+    byte_price_max_pusd: int
+    """Bound of byte_price_pusd."""
+    eth_price_uusd: int
+    """Converts cost reports, when no fresh ETH feed does."""
+    oracle_max_age_ms: int
+    """Heartbeat: older prices are stale."""
+    oracle_deviation_ppm: int
+    """Largest relative move of one update."""
+    max_orders: int
+    """Open orders per account."""
+    max_positions: int
+    """Positions per account."""
+    max_session_keys: int
+    """Per account."""
+
+
+@_leaf("31s B 31s B Q Q Q Q I I I I I Q")
+class Instrument(FixedLeaf):
+    """One tradable instrument as listed; `name` is padded with zeros."""
+
+    name: bytes
+    kind: int
+    """0 perpetual; 1 future, 2 call, 3 put are reserved."""
+    underlying: bytes
+    """Feed name of the index."""
+    status: int
+    """0 listed, 1 trading, 2 reduce-only, 3 halted."""
+    tick_uusd: int
+    lot_ulots: int
+    """Tick_uusd * lot_ulots is a multiple of 10^6, so every fill's notional is exact."""
+    min_size_ulots: int
+    max_size_ulots: int
+    """Of one order."""
+    band_ppm: int
+    """Largest distance of an order's price from the mark."""
+    initial_margin_ppm: int
+    maintenance_margin_ppm: int
+    maker_fee_ppm: int
+    taker_fee_ppm: int
+    impact_notional_uusd: int
+    """Depth at which the premium is measured."""
+
+
+@_leaf("Q Q q q q Q q Q Q Q Q")
+class Market(FixedLeaf):
+    """What moves in an instrument: its mark, funding, open interest and the batch's reference price."""
+
+    mark_uusd: int
+    """0 before the first oracle update."""
+    mark_ms: int
+    """When the mark was reported."""
+    premium_ppb: int
+    """Impact premium over the index, sampled at the last oracle update."""
+    funding_rate_ppb: int
+    """Hourly, in force until the next sample."""
+    funding_index_nusd: int
+    """Accumulated funding of one lot."""
+    funding_ms: int
+    """Up to when funding has accrued."""
+    funding_pot_uusd: int
+    """Paid in by payers, drawn by receivers; keeps roundings."""
+    open_interest_ulots: int
+    last_price_uusd: int
+    reference_batch: int
+    """Batch for which the reference below holds."""
+    reference_ticks: int
+    """Mark in ticks when that batch first used the market."""
+
+
+@_leaf("Q I Q Q")
+class Feed(FixedLeaf):
+    """A price that publishers report: an underlying's index, or an instrument's mark."""
+
+    value_uusd: int
+    confidence_ppm: int
+    timestamp_ms: int
+    version: int
+    """Counts updates."""
+
+
+@_leaf("20s q Q 32s I I I Q")
+class Account(FixedLeaf):
+    """A numbered subaccount."""
+
+    owner: bytes
+    cash_uusd: int
+    """Settled collateral; may be negative after losses."""
+    nonce_base: int
+    """Nonces below are spent."""
+    nonce_map: bytes
+    """Bit i of the big-endian integer: nonce_base + i is spent."""
+    orders: int
+    """Open orders."""
+    positions: int
+    """Position leaves."""
+    session_keys: int
+    dead_man_ms: int
+    """0 when off."""
+
+
+@_leaf("B Q")
+class SessionKey(FixedLeaf):
+    """May sign for an account until it expires."""
+
+    scope: int
+    expiry_s: int
+
+
+@_leaf("q q q Q Q I")
+class Position(FixedLeaf):
+    """One account in one market, with what its open orders could add. Absent when all is zero."""
+
+    size_ulots: int
+    """Signed: long above zero."""
+    quote_uusd: int
+    """Signed cost: minus what was paid for the open size."""
+    funding_index_nusd: int
+    """Market's index when funding was last settled."""
+    open_buy_ulots: int
+    open_sell_ulots: int
+    orders: int
+    """Open orders in this market."""
+
+
+@_leaf("Q Q Q Q Q B B")
+class RestingOrder(FixedLeaf):
+    """An order in the book; its price and priority are in its key."""
+
+    account: int
+    order_id: int
+    size_ulots: int
+    """Open."""
+    filled_ulots: int
+    expiry_s: int
+    """0: good till cancelled."""
+    reduce_only: int
+    self_trade: int
+
+
+@_leaf("B Q Q")
+class AccountOrder(FixedLeaf):
+    """Finds an account's order in the book."""
+
+    side: int
+    price_uusd: int
+    sequence: int
+
+
+@_leaf("20s Q Q Q")
+class Withdrawal(FixedLeaf):
+    """Collateral owed on L1: `Vault.sol` pays it against a proof of this leaf."""
+
+    recipient: bytes
+    amount_uusd: int
+    account: int
+    block_number: int
+
+
+@_leaf("B")
+class Marker(FixedLeaf):
+    """An index entry that carries no value of its own."""
+
+    one: int
+    """Always 1."""
+
+
+@_leaf("I")
+class MarketName(FixedLeaf):
+    """Finds a market by its instrument's name."""
+
+    market: int
+
+
+LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
+    keys.SYSTEM: System,
+    keys.PARAMETERS: Parameters,
+    keys.MARKET_NAME: MarketName,
+    keys.INSTRUMENT: Instrument,
+    keys.MARKET: Market,
+    keys.FEED: Feed,
+    keys.ACCOUNT: Account,
+    keys.OWNER_ACCOUNT: Marker,
+    keys.SESSION_KEY: SessionKey,
+    keys.POSITION: Position,
+    keys.ORDER: RestingOrder,
+    keys.ACCOUNT_ORDER: AccountOrder,
+    keys.DEAD_MAN: Marker,
+    keys.WITHDRAWAL: Withdrawal,
+}
+
+
+class Publishers:
+    """Who may report prices, and how many must agree."""
+
+    __slots__ = ("addresses", "quorum")
+
+    def __init__(self, quorum: int, addresses: tuple[bytes, ...]) -> None:
+        self.quorum = quorum
+        self.addresses = addresses
+
+    def encode(self) -> bytes:
+        return bytes([self.quorum, len(self.addresses)]) + b"".join(self.addresses)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Publishers:
+        """Raises ValueError when the length does not fit the count."""
+        if len(data) < 2 or len(data) != 2 + 20 * data[1]:
+            raise ValueError(f"Publishers: {len(data)} bytes do not fit the count")
+        return cls(data[0], tuple(data[i : i + 20] for i in range(2, len(data), 20)))
+
+
+def decode_leaf(key: bytes, data: bytes) -> Leaf:
+    """The leaf stored under `key`; raises ValueError for an unknown kind or a wrong length."""
+    kind = key[0]
+    if kind == keys.PUBLISHERS:
+        return Publishers.decode(data)
+    leaf_type = LEAF_OF_KIND.get(kind)
+    if leaf_type is None:
+        raise ValueError(f"no leaf of kind {kind:#04x}")
+    return leaf_type.decode(data)

@@ -1,0 +1,34 @@
+"""The one door through which the transition touches state, and the step boundaries at which it may stop.
+
+`StateView` is all that execution may read or write. Production gives it the cached state over LevelDB, the
+recorder wraps it and turns any step into a witness, and a witness alone can stand behind it.
+
+Contract: a leaf returned by `get`, `first_under` or `iterate_under` may be changed in place only if the same
+step `put`s it back; nothing read in one step may be kept for another, because between two steps the view may be
+a different one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from state.leaves import Leaf
+
+
+class StateView(Protocol):
+    """Leaves by 32-byte key, ordered."""
+
+    def get(self, key: bytes) -> Leaf | None:
+        """The leaf under `key`, or None."""
+
+    def put(self, key: bytes, leaf: Leaf) -> None:
+        """Stores `leaf`, new or changed, under `key`."""
+
+    def delete(self, key: bytes) -> None:
+        """Removes the leaf under `key`; it is a bug if there is none."""
+
+    def first_under(self, prefix: bytes) -> tuple[bytes, Leaf] | None:
+        """The leaf with the smallest key that starts with `prefix`."""
+
+    def iterate_under(self, prefix: bytes, bound: int) -> list[tuple[bytes, Leaf]]:
+        """Up to `bound` leaves under `prefix`, in key order."""
