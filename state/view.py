@@ -4,8 +4,8 @@
 recorder wraps it and turns any step into a witness, and a witness alone can stand behind it.
 
 Contract: a leaf returned by `get`, `first_under` or `iterate_under` may be changed in place only if the same
-step `put`s it back; nothing read in one step may be kept for another, because between two steps the view may be
-a different one.
+step `put`s it back; nothing read in one step may be kept for another, because between two steps the view may
+be a different one.
 """
 
 from __future__ import annotations
