@@ -1,7 +1,7 @@
 """Turns a tape of trades into order flow: makers quote around it, takers hit the quotes, every trade happens.
 
 For each market the tape is cut into *rounds*: the longest runs of trades in which every buyer paid more than
-every seller got, so that one set of post-only quotes can stand against all of them. A round is one array request:
+every seller got, so that one set of post-only quotes can stand against all of them. A round is one request:
 
 1. the round's maker cancels what is left of its last round (`CancelAll`, first in the block by class),
 2. quotes the round's trades as post-only orders plus a ladder behind them (`BulkOrders`),
