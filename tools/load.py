@@ -3,7 +3,7 @@
 `python -m tools.load PLAN` reads a msgpack map `{host, port, connections, rate, requests}` and prints a JSON
 summary. Requests are complete HTTP messages made beforehand, so that building and signing them costs the
 measurement nothing. Each keep-alive connection has one request in flight; with `rate` (requests per second)
-requests start on a fixed schedule and latency counts from the scheduled start, so that a stalled server cannot
+requests start on a fixed schedule and latency counts from the scheduled start: a stalled server cannot
 hide its stall (coordinated omission); without it each connection sends as soon as it is answered.
 
 The loop is epoll on bare sockets: it must cost far less than what it measures.
