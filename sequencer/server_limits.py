@@ -1,12 +1,9 @@
 """What one client, and all clients together, may take from the node's public port.
 
-Every queue and buffer of the transport is bounded by a field here. Memory that clients can make the
-transport hold is at most about
-
-    max_connections * (max_body_bytes + max_header_bytes + 2 * max_answer_bytes)
-
-because a connection reads at most one unfinished request, and stops reading while answers wait.
-Relations between limits are checked once, when the object is made.
+Every queue and buffer of the transport is bounded by a field here. A connection holds at most one
+unfinished request, `max_pipelined` waiting calls and the answers its client has not taken (it is not read
+while those are many); all connections together hold at most `max_buffered_bytes`, looked at by the sweeper
+several times a second. Relations between limits are checked once, when the object is made.
 """
 
 from __future__ import annotations
@@ -48,6 +45,8 @@ class ServerLimits:
     """A client that has not taken its waiting answers after this long is dropped."""
     close_timeout_s: float = 5.0
     """How long in-flight answers may take when the server closes."""
+    max_buffered_bytes: int = 256 << 20
+    """Unfinished bodies and untaken answers of all clients; beyond it those who hold most are cut."""
     max_ws_subscriptions: int = 256
     """Channels per WebSocket."""
     ws_queue: int = 1024
@@ -66,5 +65,7 @@ class ServerLimits:
             raise ValueError("max_connections_per_ip: must not exceed max_connections")
         if self.max_batch > self.max_in_flight:
             raise ValueError("max_batch: must not exceed max_in_flight")
+        if self.max_buffered_bytes < max(self.max_body_bytes, self.max_answer_bytes):
+            raise ValueError("max_buffered_bytes: must hold the largest body and the largest answer")
         if self.max_header_bytes < 1024:
             raise ValueError("max_header_bytes: must be at least 1024, or no browser gets through")
