@@ -1,15 +1,53 @@
-# Everything a fresh machine needs: `make run` (main job), `make test` (all checks), `make .venv` (set-up only).
+# Everything a fresh machine needs: `make run` (the main job), `make test` (all checks), `make .venv` (set-up only).
+# Options of `make run`, as in `make run DURATION=60 TAPE=trades.csv L1=anvil JSON=summary.json`:
+#   TAPE=path      a trade tape to replay; without it a seeded synthetic market
+#   L1=...         embedded (default), anvil, or the URL of an L1 node
+#   DURATION=s     end by itself after this many seconds; without it the node serves until Ctrl-C
+#   JSON=path      write a summary of the run
 PYTHON ?= python3
-VENV := .venv
-PY := $(VENV)/bin/python
+PY := .venv/bin/python
+NODE := $(shell command -v npm 2>/dev/null)
 
-.PHONY: run test lint clean
+.PHONY: run test lint unit contracts slither bench clean
 
-$(VENV): $(VENV)/.ok
+run: .venv $(if $(filter anvil,$(L1)),contracts/node_modules)
+	@TAPE="$(TAPE)" L1="$(L1)" DURATION="$(DURATION)" JSON="$(JSON)" $(PY) -m tools.main_job
 
-$(VENV)/.ok: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Straddle needs Python 3.11 or newer, found " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -r requirements.lock
-	$(PY) -m pip install --quiet --no-deps -e .
+test: lint unit contracts
+
+lint: .venv
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+unit: .venv $(if $(NODE),contracts/node_modules)
+	$(PY) -m pytest
+ifndef NODE
+	@echo "SKIPPED without Node: tests on anvil"
+endif
+
+contracts: .venv $(if $(NODE),contracts/node_modules)
+ifdef NODE
+	cd contracts && npm test --silent
+	cd contracts && npm run --silent check-artifacts
+else
+	@echo "SKIPPED without Node: Foundry tests, recompiling the contract artifacts"
+endif
+
+bench: .venv
+	$(PY) -m tools.bench
+
+.venv: .venv/.ok
+.venv/.ok: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Straddle needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+
+contracts/node_modules: contracts/package-lock.json
+	cd contracts && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+clean:
+	rm -rf .venv contracts/node_modules contracts/out contracts/cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

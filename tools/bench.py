@@ -1,4 +1,4 @@
-"""`python -m tools.bench [--json PATH] [NAMES...]`: every benchmark, each figure beside its limit, in one run.
+"""`python -m tools.bench [--json PATH] [NAMES...]`: every benchmark, each figure beside its limit, one run.
 
 Machines differ and are noisy, so speeds are compared with yardsticks measured in the same run: one signature
 recovery and one keccak. Exits 1 if a figure misses its limit.
