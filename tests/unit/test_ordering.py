@@ -1,0 +1,85 @@
+"""Ordering classes of PROTOCOL section 8."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sequencer.ordering import OrderingClass, arrange, place_in_order
+from state.actions import (
+    Action,
+    AuthorizeSessionKey,
+    BulkOrders,
+    Cancel,
+    CancelAll,
+    CancelAllAfter,
+    CancelOrder,
+    OracleUpdate,
+    Order,
+    OrderKind,
+    PlaceOrder,
+    Replacement,
+    ReplaceOrder,
+    RevokeSessionKey,
+    Scope,
+    Side,
+    SignedAction,
+    Transfer,
+    Withdraw,
+)
+
+ENVELOPE: dict[str, Any] = {"account": 1, "nonce": 1, "deadline_s": 10, "max_fee_uusd": 9, "priority_bid_uusd": 7}
+LIMIT = Order(1, Side.BUY, OrderKind.LIMIT, 100, 100)
+POST = Order(1, Side.BUY, OrderKind.POST_ONLY, 100, 100)
+CANCEL = Cancel(1, 64)
+REPLACE = Replacement(1, 64, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (CancelOrder(**ENVELOPE, cancel=CANCEL), (OrderingClass.CANCEL, 0)),
+        (CancelAll(**ENVELOPE), (OrderingClass.CANCEL, 0)),
+        (CancelAllAfter(**ENVELOPE, timeout_s=5), (OrderingClass.CANCEL, 0)),
+        (RevokeSessionKey(**ENVELOPE, key=bytes(20)), (OrderingClass.CANCEL, 0)),
+        (BulkOrders(**ENVELOPE, cancels=(CANCEL,)), (OrderingClass.CANCEL, 0)),
+        (PlaceOrder(**ENVELOPE, order=POST), (OrderingClass.POST_ONLY, 0)),
+        (BulkOrders(**ENVELOPE, cancels=(CANCEL,), orders=(POST, POST)), (OrderingClass.POST_ONLY, 0)),
+        (BulkOrders(**ENVELOPE, orders=(POST, LIMIT)), (OrderingClass.BID, 7)),
+        (BulkOrders(**ENVELOPE, replacements=(REPLACE,)), (OrderingClass.BID, 7)),
+        (BulkOrders(**ENVELOPE, replacements=(REPLACE,), orders=(POST,)), (OrderingClass.BID, 7)),
+        (PlaceOrder(**ENVELOPE, order=LIMIT), (OrderingClass.BID, 7)),
+        (ReplaceOrder(**ENVELOPE, replacement=REPLACE), (OrderingClass.BID, 7)),
+        (Transfer(**ENVELOPE, to_account=2, amount_uusd=1), (OrderingClass.BID, 7)),
+        (Withdraw(**ENVELOPE, recipient=bytes(20), amount_uusd=1), (OrderingClass.BID, 7)),
+        (
+            AuthorizeSessionKey(**ENVELOPE, key=bytes(20), scope=Scope.TRADE, expiry_s=1),
+            (OrderingClass.BID, 7),
+        ),
+    ],
+)
+def test_class_and_bid_of_every_action(action: Action, expected: tuple[int, int]) -> None:
+    assert place_in_order(SignedAction(action, bytes(64))) == expected
+
+
+def test_oracle_updates_come_first() -> None:
+    assert place_in_order(OracleUpdate(())) == (OrderingClass.ORACLE, 0)
+
+
+@dataclass
+class Candidate:
+    ordering_class: int
+    bid_uusd: int
+    arrival: int
+
+
+def test_by_class_then_bid_then_arrival() -> None:
+    random.seed(7)
+    places = [(0, 0), (1, 0), (1, 0), (2, 0), (3, 9), (3, 5), (3, 5), (3, 0)]
+    wanted = [Candidate(kind, bid, arrival) for arrival, (kind, bid) in enumerate(places)]
+    for _ in range(20):
+        shuffled = random.sample(wanted, len(wanted))
+        assert arrange(shuffled) == wanted
