@@ -1,0 +1,122 @@
+"""What encoder and decoder of the batch share: limits, the market table's entries, numbers, the one error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from state.units import MAX_NAME_BYTES, MAX_NONCE, OPERATION_BITS
+
+MAX_U64 = 2**64 - 1
+MAX_MARKET = 2**32 - 1
+MAX_TIMESTAMP_MS = 2**48 - 1
+"""Of a block: far future, and small enough that every distance from it fits a varint."""
+MAX_ORDER_ID = (MAX_NONCE << OPERATION_BITS) | (2**OPERATION_BITS - 1)
+CLOCK_NONCE = 2**40
+"""Nonces from here on are taken for clock readings (in ms: since 2004) and encoded relative to the block."""
+BID_FLAG = 0x80
+"""In a transaction's first byte, beside its kind: a priority bid follows."""
+BLOCK_END = b"\x00"
+"""Stands where a transaction's first byte would."""
+EXPIRY_FLAG = 0x80
+SIGNATURE_BYTES = 64
+ADDRESS_BYTES = 20
+
+
+class CodecError(Exception):
+    """Not encodable, or not the canonical encoding of anything; `field` says where."""
+
+    def __init__(self, field: str, reason: str):
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class MarketEntry(NamedTuple):
+    """A market in the batch head: in which units its prices and sizes stand in this batch."""
+
+    tick_uusd: int
+    lot_ulots: int
+    reference_ticks: int
+
+
+Table = Mapping[int, MarketEntry]
+
+# Numbers
+
+BYTES = tuple(bytes((value,)) for value in range(256))
+_SHORT = BYTES[:128] + tuple(bytes((value & 127 | 128, value >> 7)) for value in range(128, 1 << 14))
+_SHORT_END = len(_SHORT)
+
+
+def varint(value: int, field: str = "number") -> bytes:
+    """Unsigned LEB128, shortest form. Raises CodecError outside 0..2^64-1."""
+    if 0 <= value < _SHORT_END:
+        return _SHORT[value]
+    if not 0 <= value <= MAX_U64:
+        raise CodecError(field, f"{value} does not fit")
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def signed_varint(value: int, field: str = "number") -> bytes:
+    """The varint of 2 * value, or of -2 * value - 1 for negative ones ("zigzag")."""
+    return varint(value << 1 if value >= 0 else ~(value << 1), field)
+
+
+def read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """The value and the offset after it. Raises CodecError, or IndexError at the end of the data."""
+    byte = data[offset]
+    if byte < 128:
+        return byte, offset + 1
+    value = byte & 127
+    shift = 7
+    while True:
+        offset += 1
+        byte = data[offset]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            break
+        shift += 7
+        if shift > 63:
+            raise CodecError("varint", "more than 10 bytes")
+    if byte == 0:
+        raise CodecError("varint", "not in its shortest form")
+    if value > MAX_U64:
+        raise CodecError("varint", "above 2^64-1")
+    return value, offset + 1
+
+
+def read_signed(data: bytes, offset: int) -> tuple[int, int]:
+    """Inverse of `signed_varint`. Raises as `read_varint`."""
+    value, offset = read_varint(data, offset)
+    return (~(value >> 1) if value & 1 else value >> 1), offset
+
+
+def read_bytes(data: bytes, offset: int, length: int) -> tuple[bytes, int]:
+    end = offset + length
+    if end > len(data):
+        raise IndexError
+    return data[offset:end], end
+
+
+def in_u64(value: int, field: str) -> int:
+    if not 0 <= value <= MAX_U64:
+        raise CodecError(field, "out of range")
+    return value
+
+
+def is_name(name: bytes) -> bool:
+    """Whether `name` may name a feed or an instrument: 1 to 31 visible ASCII characters."""
+    return 0 < len(name) <= MAX_NAME_BYTES and all(0x20 < byte < 0x7F for byte in name)
+
+
+def entry_of(table: Table, market: int) -> MarketEntry:
+    entry = table.get(market)
+    if entry is None:
+        raise CodecError("market", f"{market} is not in the batch's table")
+    return entry
