@@ -31,7 +31,13 @@ from state.actions import (
     Withdraw,
 )
 
-ENVELOPE: dict[str, Any] = {"account": 1, "nonce": 1, "deadline_s": 10, "max_fee_uusd": 9, "priority_bid_uusd": 7}
+ENVELOPE: dict[str, Any] = {
+    "account": 1,
+    "nonce": 1,
+    "deadline_s": 10,
+    "max_fee_uusd": 9,
+    "priority_bid_uusd": 7,
+}
 LIMIT = Order(1, Side.BUY, OrderKind.LIMIT, 100, 100)
 POST = Order(1, Side.BUY, OrderKind.POST_ONLY, 100, 100)
 CANCEL = Cancel(1, 64)
