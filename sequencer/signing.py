@@ -24,6 +24,8 @@ class SecretKey:
 
     def __init__(self, secret: bytes) -> None:
         """Raises ValueError when `secret` is not a key."""
+        if len(secret) != 32:
+            raise ValueError(f"a secret key has 32 bytes, not {len(secret)}")
         self._secret = secret
         self.address = eip712.address_of(secret)
 
