@@ -1,7 +1,7 @@
 """Structured logs: one JSON object per line on standard error, with a level that can change at run time.
 
-Log once, at the boundary, with fields (`log.info("batch closed", batch=7, bytes=120_000)`); never a secret, never
-once per order. The library's own loggers (web3, websockets) go through the same lines, from warning upward.
+Log once, at the boundary, with fields (`log.info("batch closed", batch=7, bytes=120_000)`); never a secret,
+never once per order. Loggers of libraries (web3, websockets) go through the same lines, from warning upward.
 """
 
 from __future__ import annotations
