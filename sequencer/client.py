@@ -39,6 +39,11 @@ class _Answer:
     def __init__(self) -> None:
         self.body = bytearray()
         self.complete = False
+        self.closes = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"connection" and value.lower() == b"close":
+            self.closes = True
 
     def on_body(self, data: bytes) -> None:
         self.body += data
@@ -150,7 +155,7 @@ class NodeClient:
             if received:
                 raise NodeUnreachable(f"{self.host}:{self.port} closed the connection in its answer")
             return None
-        if not parser.should_keep_alive():
+        if answer.closes:
             await self.aclose()
         return bytes(answer.body)
 
