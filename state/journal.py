@@ -1,13 +1,14 @@
 """The journal: what was promised to traders, on disk before the promise leaves.
 
-With `state/store.py` the only code of `state/` that does I/O or knows threads (the layer rule of DESIGN section 2
-names these two files); the transition imports neither. The bytes are in `state/journal_format.py`.
+With `state/store.py` the only code of `state/` that does I/O or knows threads: the one door to the disk
+that the layer rule allows has these two files. The transition imports neither. The bytes:
+`state/journal_format.py`.
 
 A journal is a directory of segment files. Invariants:
-- `sync` returns only when every record appended before the call is on disk; several appends share one fdatasync
-  (group commit). Whoever promises anything waits for `sync`.
-- A segment appears under its name complete with header and durable (written aside, fsynced, renamed, directory
-  fsynced), so only records can be unfinished.
+- `sync` returns only when every record appended before the call is on disk; several appends share one
+  fdatasync (group commit). Whoever promises anything waits for `sync`.
+- A segment appears under its name complete with header and durable (written aside, fsynced, renamed, then the
+  directory fsynced), so only records can be unfinished.
 - Opening cuts an unfinished tail off the last segment and reports it; any other damage refuses.
 - Opening writes the last segment anew: after a failed fsync the kernel may show bytes the disk does not have.
 - After the first failed write or sync the journal is poisoned: nothing is ever reported durable again.
@@ -125,10 +126,16 @@ class Journal:
 
     @classmethod
     def create(cls, directory: Path, identity: Identity) -> Journal:
-        """A new journal whose first record will be number 1. Raises StoreError."""
+        """A new journal whose first record will be number 1; one that has records is left alone.
+
+        Raises StoreError.
+        """
         path = directory / segment_name(1)
         try:
             directory.mkdir(exist_ok=True)
+            if any(p != path or p.stat().st_size > HEADER_BYTES for _, p in _segment_paths(directory)):
+                message = "a journal with records stands here without its database; restore the database"
+                raise StoreError(StoreCode.DAMAGED, str(directory), message)
             descriptor = _install(path, encode_header(identity, 1, 1))
             _sync_directory(directory.parent)
         except OSError as error:
@@ -137,7 +144,10 @@ class Journal:
 
     @classmethod
     def open(cls, directory: Path, identity: Identity, needed_from: int) -> Journal:
-        """The journal as it was left; `cut` tells of an unfinished tail. Raises JournalDamaged, StoreError."""
+        """The journal as it was left; `cut` tells of an unfinished tail. Raises JournalDamaged, StoreError.
+
+        Memory: twice the largest segment, which holds the blocks of one batch.
+        """
         segments = scan_journal(directory, identity, needed_from)
         last = segments[-1]
         excess = last.file_bytes - last.good_bytes
@@ -226,7 +236,8 @@ class Journal:
     def records(self, from_sequence: int) -> Iterator[Record]:
         """The records from `from_sequence` on, one segment at a time in memory; for use before appending.
 
-        Segments before that of the last record taken may be dropped meanwhile. Raises JournalDamaged, StoreError.
+        Segments before that of the last record taken may be dropped meanwhile.
+        Raises JournalDamaged, StoreError.
         """
         for segment in tuple(self._segments):
             path = str(segment.path)
@@ -268,11 +279,12 @@ class Journal:
 
 
 def truncate_journal(directory: Path, identity: Identity, needed_from: int, at_sequence: int) -> list[Path]:
-    """Takes record `at_sequence` and all after it out of the journal, for damage that nothing better can mend.
+    """Takes record `at_sequence` and all after it out of the journal, when nothing better can mend it.
 
     The files concerned are kept beside it under names with `.cut-<sequence>`; these are returned. The caller
     holds the directory's lock. Raises ValueError if the checkpoint covers that record (`needed_from` is the
-    first it does not) or there is nothing to cut; JournalDamaged if records before it are damaged; StoreError.
+    first it does not) or there is nothing to cut; JournalDamaged if records before it are damaged;
+    StoreError.
     """
     if at_sequence < needed_from:
         raise ValueError(
@@ -302,7 +314,7 @@ def truncate_journal(directory: Path, identity: Identity, needed_from: int, at_s
 
 
 def _cut(path: Path, kept: bytes | None, later: list[Path], at_sequence: int) -> list[Path]:
-    """Renames `later` away, last first, and makes `path` hold `kept` only, what it held keeping another name."""
+    """Renames `later` away, last first, and makes `path` hold only `kept`; its old content keeps a name."""
     aside = []
     for segment in [*reversed(later), *([path] if kept is not None else [])]:
         names = (segment.with_name(f"{segment.name}.cut-{at_sequence}{'+' * i}") for i in count())
@@ -337,7 +349,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _install(path: Path, data: bytes) -> int:
-    """Makes `data` the whole content of `path`, durably and at once; returns a descriptor that appends to it."""
+    """Makes `data` the whole content of `path`, durably and at once; returns a descriptor to append with."""
     aside = path.with_suffix(".new")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:

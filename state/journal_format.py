@@ -6,15 +6,15 @@ A segment file is
             | first sequence u64 | check u32
     record  length u32 | kind u8 | sequence u64 | head check u32 | payload | check u32      (repeated)
 
-big-endian. A check is the CRC-32 of the bytes of the header or record before it, with 1 in place of 0, so that
-a check is never four zero bytes. The head of a record has a check of its own, because a damaged length must not
-look like an unfinished write.
+big-endian. A check is the CRC-32 of the bytes of the header or record before it, with 1 in place of 0, so it
+is never four zero bytes. The head of a record has a check of its own, because a damaged length must not look
+like an unfinished write.
 
 Invariants:
 - Records are numbered without gaps, across segments.
-- Only the end of the last segment may be *unfinished*: bytes that end before their record does, or that are zero
-  from the failing check to the end of the file. Such a record was never synced, so never acknowledged.
-- All other damage, one flipped bit in the very last record included, is `JournalDamaged`: it may be a promise.
+- Only the end of the last segment may be *unfinished*: bytes that end before their record does, or that are
+  zero from the failing check to the end of the file. Such a record was never synced, so never acknowledged.
+- All other damage, a flipped bit in the very last record included, is `JournalDamaged`: it may be a promise.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def read_records(
 ) -> tuple[list[Record], int]:
     """The records of a segment, those before `stop_sequence` if given, and the offset where they end.
 
-    Without `stop_sequence` that is the end of `data`, except in the last segment where it may be the beginning of
-    an unfinished tail. Raises JournalDamaged.
+    Without `stop_sequence` that is the end of `data`, or in the last segment the start of an unfinished tail.
+    Raises JournalDamaged.
     """
     view = memoryview(data)
     zero_from = len(data.rstrip(b"\0")) if is_last else len(data)
