@@ -55,15 +55,19 @@ contract Inbox {
     /// @notice How long a message may stay unread, in seconds.
     uint64 public immutable forcedDelay;
 
-    /// @dev Element n is the hash after n messages; element 0 is zero.
-    bytes32[] private _hashes;
+    /// @notice How many messages were ever queued.
+    uint64 public count;
+    /// @dev Written once with `count`, so that even the first message writes no slot of `count` anew.
+    bool private _begun;
+    /// @dev The rolling hash after so many messages.
+    mapping(uint64 messages => bytes32) private _hashes;
 
     /// @dev Created by the vault, which is created by the rollup: the three addresses are fixed for good.
     constructor(IRollup rollup_, uint64 forcedDelay_) {
         rollup = rollup_;
         vault = msg.sender;
         forcedDelay = forcedDelay_;
-        _hashes.push(0);
+        _begun = true;
     }
 
     /// @notice Queues a deposit that the vault has received.
@@ -118,23 +122,19 @@ contract Inbox {
         return _queue(BATCH_COST, payload);
     }
 
-    /// @notice How many messages were ever queued.
-    function count() public view returns (uint64) {
-        // forge-lint: disable-next-line(unsafe-typecast) each element costs 22,100 gas: 2^64 are out of reach
-        return uint64(_hashes.length - 1);
-    }
-
     /// @notice The rolling hash of the first `messages` messages; zero for none.
     function hashAt(uint64 messages) external view returns (bytes32) {
-        require(messages <= count(), BeyondQueue(count(), messages));
+        uint64 queued = count;
+        require(messages <= queued, BeyondQueue(queued, messages));
         return _hashes[messages];
     }
 
     function _queue(uint8 kind, bytes memory payload) private returns (uint64 index) {
-        index = count();
+        index = count;
         uint64 l1Block = uint64(block.number);
         bytes32 hash = keccak256(abi.encodePacked(_hashes[index], kind, msg.sender, l1Block, payload));
-        _hashes.push(hash);
+        count = index + 1;
+        _hashes[index + 1] = hash;
         emit MessageQueued(
             index, kind, msg.sender, l1Block, payload, hash, uint64(block.timestamp) + forcedDelay
         );

@@ -55,10 +55,6 @@ contract Vault is ReentrancyGuardTransient {
     /// @notice The message is not what the queue holds at that index.
     error MessageMismatch(bytes32 expected, bytes32 computed);
 
-    /// @notice Collateral came in; message `index` carries it into the rollup.
-    event Deposited(
-        uint64 indexed index, address indexed from, address indexed owner, uint64 account, uint64 amount
-    );
     /// @notice A withdrawal was paid.
     event WithdrawalClaimed(
         uint64 indexed number, address indexed recipient, uint64 amount, uint64 account, uint64 batch
@@ -230,18 +226,16 @@ contract Vault is ReentrancyGuardTransient {
     function _deposit(uint64 account, address owner, uint64 amount) private returns (uint64 index) {
         require(!depositsPaused, DepositsPaused());
         require(owner != address(0), ZeroOwner());
-        require(
-            amount >= minimumDeposit && amount <= MAX_DEPOSIT,
-            AmountOutOfBounds(minimumDeposit, MAX_DEPOSIT, amount)
-        );
+        uint64 minimum = minimumDeposit;
+        uint64 cap = depositCap;
+        require(amount >= minimum && amount <= MAX_DEPOSIT, AmountOutOfBounds(minimum, MAX_DEPOSIT, amount));
         uint256 before = token.balanceOf(address(this));
-        require(before + amount <= depositCap, CapExceeded(depositCap, before + amount));
+        require(before + amount <= cap, CapExceeded(cap, before + amount));
         // The balance must grow by exactly the amount, so the money comes first; the guard keeps others out meanwhile.
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 received = token.balanceOf(address(this)) - before;
         require(received == amount, TransferAmount(amount, received));
-        index = inbox.queueDeposit(owner, account, amount);
-        emit Deposited(index, msg.sender, owner, account, amount);
+        return inbox.queueDeposit(owner, account, amount);
     }
 
     function _setDepositLimits(uint64 minimum, uint64 cap) private {
