@@ -6,7 +6,7 @@ every element is below the field's modulus. Byte `i` of the batch is byte `1 + i
 point evaluations without knowing anything else.
 
 `ckzg` holds the interpreter while it computes (half a second for a blob's cell proofs, three to load the
-trusted setup), which would stall a sequencer in the same process: `KzgWorker` runs it in a process of its own.
+trusted setup), which would stall a sequencer in the same process: `KzgWorker` runs it in its own.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class HttpTransport:
             raise L1Unavailable(f"{self.name} answered something that is not JSON") from None
 
     def _http_failure(self, error: requests.HTTPError) -> L1Error:
+        assert error.response is not None
         status = error.response.status_code
         if status != 429 and status < 500 and status != 408:
             return L1Refused(f"{self.name} answered HTTP {status}", status)
@@ -122,8 +123,8 @@ class HttpTransport:
 class RpcClient:
     """`types.L1Client` over a `Transport`.
 
-    Each request is tried up to `attempts` times before L1Unavailable leaves this class; callers that must go on
-    for ever wait and call again.
+    Each request is tried up to `attempts` times before L1Unavailable leaves this class; callers that must
+    go on for ever wait and call again.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """The embedded L1 behind a loopback JSON-RPC port, so that everything speaks to it as to any other L1.
 
-Blocks come with every transaction and every `block_time_s`, so that confirmations and challenge windows pass.
-Besides the usual methods it understands the devnet controls `evm_mine`, `evm_increaseTime`, `evm_snapshot` and
-`evm_revert` (a reorg), and serves blob sidecars on the beacon API's path `/eth/v1/beacon/blobs/{block}`, where
-a block stands for its slot, as anvil does.
+Blocks come with every transaction and every `block_time_s`, so that confirmations and challenge windows
+pass. Besides the usual methods it understands the devnet controls `evm_mine`, `evm_increaseTime`,
+`evm_snapshot` and `evm_revert` (a reorg), and serves blob sidecars on the beacon API's path
+`/eth/v1/beacon/blobs/{block}`, where a block stands for its slot, as anvil does.
 
 One lock guards the chain: request threads and the miner thread take turns.
 """

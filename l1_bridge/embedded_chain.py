@@ -1,8 +1,8 @@
 """The chain of the embedded L1: eth-tester's py-evm backend, with the indexes that a node answers from.
 
-It is a real EVM (Prague rules) with real transactions, receipts, logs, reverts, gas and blob sidecars. What it
-is not is a network: every transaction is mined at once into its own block, there is no mempool, and nothing is
-kept on disk. Timestamps follow the clock (plus `travel`) and strictly increase.
+It is a real EVM (Prague rules) with real transactions, receipts, logs, reverts, gas and blob sidecars. What
+it is not is a network: every transaction is mined at once into its own block, there is no mempool, and
+nothing is kept on disk. Timestamps follow the clock (plus `travel`) and strictly increase.
 
 Answers are in the JSON-RPC's own form, hex strings in dicts. Not thread-safe: `embedded` holds one lock.
 """
@@ -16,7 +16,7 @@ import rlp
 from eth.exceptions import Revert
 from eth.vm.spoof import SpoofTransaction
 from eth_tester.backends.pyevm.main import PyEVMBackend
-from eth_utils import ValidationError
+from eth_utils.exceptions import ValidationError
 
 from l1_bridge.blobs import BLOB_TYPE, GAS_PER_BLOB, BlobError, split_sidecar
 from l1_bridge.client import from_hex, quantity, to_hex
@@ -170,6 +170,8 @@ class Chain:
         unsigned = vm.get_transaction_builder().new_unsigned_dynamic_fee_transaction(**fields)
         overrides: dict[str, Any] = {"from_": sender}
         if hashes := request.get("blobVersionedHashes"):
+            overrides["type_id"] = BLOB_TYPE
+            overrides["max_fee_per_blob_gas"] = vm.state.blob_base_fee
             overrides["blob_versioned_hashes"] = tuple(from_hex(item) for item in hashes)
         computation = vm.state.apply_transaction(SpoofTransaction(unsigned, **overrides))
         if computation.is_error:
@@ -231,7 +233,7 @@ class Chain:
         block = self._chain.get_canonical_block_by_number(number)
         transaction = block.transactions[place]
         kind = getattr(transaction, "type_id", None) or 0
-        answer = {
+        answer: dict[str, Any] = {
             "type": hex(kind),
             "hash": to_hex(transaction_hash),
             "from": to_hex(transaction.sender),
