@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import rlp
 from eth.exceptions import Revert
+from eth.vm.forks.cancun.transactions import UnsignedBlobTransaction
 from eth.vm.spoof import SpoofTransaction
 from eth_tester.backends.pyevm.main import PyEVMBackend
 from eth_utils.exceptions import ValidationError
@@ -167,16 +168,16 @@ class Chain:
             "data": from_hex(request.get("input") or request.get("data") or "0x"),
             "access_list": (),
         }
-        unsigned = vm.get_transaction_builder().new_unsigned_dynamic_fee_transaction(**fields)
-        overrides: dict[str, Any] = {"from_": sender}
         if hashes := request.get("blobVersionedHashes"):
-            overrides["type_id"] = BLOB_TYPE
-            overrides["max_fee_per_blob_gas"] = vm.state.blob_base_fee
-            overrides["blob_versioned_hashes"] = tuple(from_hex(item) for item in hashes)
-        computation = vm.state.apply_transaction(SpoofTransaction(unsigned, **overrides))
+            fields["max_fee_per_blob_gas"] = vm.state.blob_base_fee
+            fields["blob_versioned_hashes"] = tuple(from_hex(item) for item in hashes)
+            unsigned = UnsignedBlobTransaction(**fields)
+        else:
+            unsigned = vm.get_transaction_builder().new_unsigned_dynamic_fee_transaction(**fields)
+        computation = vm.state.apply_transaction(SpoofTransaction(unsigned, from_=sender))
         if computation.is_error:
             reason = computation.error
-            if isinstance(reason, Revert) or type(reason).__name__ == "Revert":
+            if isinstance(reason, Revert):
                 raise RpcFailure(
                     3, "execution reverted", to_hex(bytes(reason.args[0]) if reason.args else b"")
                 )
