@@ -1,0 +1,133 @@
+"""A devnet in one call: an L1, the contracts, listed perpetuals, oracle publishers and funded traders.
+
+Everything goes the way it would on a real L1: the governor's messages and the deposits are L1 transactions
+that the node reads from the inbox. Keys are the public development keys and keys derived from names, so
+`open_devnet` refuses any L1 that is not a development chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from l1_bridge.anvil import Anvil
+from l1_bridge.client import RpcClient, connect
+from l1_bridge.deploy import (
+    DeployConfig,
+    Deployment,
+    Sender,
+    deploy,
+    deposit,
+    govern,
+    list_instrument,
+    mint_test_dollars,
+    set_publishers,
+)
+from l1_bridge.embedded import EmbeddedL1
+from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, address_of, devnet_signer
+from state.genesis import GENESIS_ROOT
+from state.leaves import Instrument
+from state.units import MAX_SIZE_ULOTS
+from tools.market import MarketSpec, Trader
+
+ROLLUP_CHAIN_ID = 424_242
+CHALLENGE_WINDOW_S = 10
+GOVERNOR, POSTER = 0, 1
+PUBLISHERS = ("publisher 1", "publisher 2", "publisher 3")
+QUORUM = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Devnet:
+    """A running devnet; `sequencer_secret` signs blocks, `poster_secret` pays for batches."""
+
+    l1_url: str
+    client: RpcClient
+    governor: Sender
+    deployment: Deployment
+    publishers: tuple[Trader, ...]
+    sequencer_secret: bytes
+    poster_secret: bytes
+
+    def node_environment(self) -> dict[str, str]:
+        """Secrets for the node's process, which takes none from its configuration file."""
+        return {
+            "STRADDLE_SEQUENCER_KEY_PRIVATE_KEY": self.sequencer_secret.hex(),
+            "STRADDLE_POSTER_KEY_PRIVATE_KEY": self.poster_secret.hex(),
+        }
+
+    async def fund(self, traders: Sequence[Trader], amount_uusd: int) -> None:
+        """Deposits for every trader into a new account of its own."""
+        owner = self.governor.signer.address
+        await mint_test_dollars(
+            self.governor, self.deployment.token_address, owner, amount_uusd * len(traders)
+        )
+        for trader in traders:
+            await deposit(
+                self.governor,
+                self.deployment.vault_address,
+                self.deployment.token_address,
+                amount_uusd,
+                owner=address_of(trader.secret),
+            )
+
+
+@asynccontextmanager
+async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[Devnet]:
+    """`l1` is `embedded`, `anvil`, or the URL of a development chain's node; ends what it started.
+
+    Raises KeyRefused for any other chain, AnvilMissing, L1Unavailable.
+    """
+    with ExitStack() as stack:
+        if l1 == "embedded":
+            url = stack.enter_context(EmbeddedL1()).url
+        elif l1 == "anvil":
+            url = stack.enter_context(Anvil(block_time_s=1)).url
+        else:
+            url = l1
+        client, transport = connect(url)
+        stack.callback(transport.close)
+        chain_id = await client.chain_id()
+        if chain_id not in DEVNET_CHAIN_IDS:
+            raise KeyRefused(
+                f"L1 has chain id {chain_id}: a devnet needs a development chain, {DEVNET_CHAIN_IDS}"
+            )
+        governor = Sender(client, devnet_signer(GOVERNOR))
+        config = DeployConfig(
+            rollup_chain_id=ROLLUP_CHAIN_ID,
+            genesis_root=GENESIS_ROOT,
+            governor=governor.signer.address,
+            poster=devnet_signer(POSTER).address,
+            guardian=governor.signer.address,
+            challenge_window_s=CHALLENGE_WINDOW_S,
+        )
+        deployment = await deploy(governor, config)
+        publishers = tuple(Trader(name) for name in PUBLISHERS)
+        messages = [set_publishers(QUORUM, [address_of(publisher.secret) for publisher in publishers])]
+        messages += [list_instrument(perpetual(spec)) for spec in markets]
+        await govern(governor, deployment.inbox_address, messages)
+        sequencer = Trader("sequencer")
+        yield Devnet(url, client, governor, deployment, publishers, sequencer.secret, DEVNET_KEYS[POSTER])
+
+
+def perpetual(spec: MarketSpec) -> Instrument:
+    """The instrument to list: 10 % initial and 6.5 % maintenance margin, 0 and 0.05 % fees."""
+    terms: dict[str, Any] = {
+        "name": spec.instrument.encode().ljust(31, b"\0"),
+        "kind": 0,
+        "underlying": spec.underlying.encode().ljust(31, b"\0"),
+        "status": 1,
+        "tick_uusd": spec.tick_uusd,
+        "lot_ulots": spec.lot_ulots,
+        "min_size_ulots": spec.lot_ulots,
+        "max_size_ulots": MAX_SIZE_ULOTS // spec.lot_ulots * spec.lot_ulots,
+        "band_ppm": 100_000,
+        "initial_margin_ppm": 100_000,
+        "maintenance_margin_ppm": 65_000,
+        "maker_fee_ppm": 0,
+        "taker_fee_ppm": 500,
+        "impact_notional_uusd": 10_000_000_000,
+    }
+    return Instrument(**terms)
