@@ -349,6 +349,9 @@ def _report(json: OracleReportJson, path: str) -> OracleReport:
     )
 
 
+MAX_OPENINGS = 128
+"""Of braces and brackets; a full bulk action has 70. It bounds nesting: the decoder recurses in C, guarded only
+by Python's recursion limit, and libraries that raise that limit would let deep nesting overflow the stack."""
 _DECODER = msgspec.json.Decoder(SignedActionJson)
 _PROBLEM = re.compile(
     r"^(?:Expected (?P<expected>.*?)(?:, got (?P<got>.*?))?|(?P<other>.*?))(?: - at `(?P<path>\$.*?)`)?$",
@@ -360,7 +363,10 @@ def decode_json(data: bytes | str | dict[str, Any], market_of: MarketOf) -> Sign
     """From JSON text, or what a JSON parser made of it. Raises WireError and as `to_signed_action`."""
     try:
         if isinstance(data, bytes | str):
-            json = _DECODER.decode(data)
+            text = data.encode() if isinstance(data, str) else data
+            if text.count(b"[") + text.count(b"{") > MAX_OPENINGS:
+                raise WireError("$", f"at most {MAX_OPENINGS} braces and brackets", "more")
+            json = _DECODER.decode(text)
         else:
             json = msgspec.convert(data, SignedActionJson)
     except msgspec.ValidationError as error:

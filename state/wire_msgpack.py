@@ -26,6 +26,10 @@ from state.eip712 import TYPES
 from state.units import MAX_BULK_OPERATIONS
 from state.wire import MAX_MARKET, MAX_U64, WireError
 
+MAX_BYTES = 8_192
+"""More than any action needs. It also bounds nesting: the decoder recurses in C, guarded only by Python's
+recursion limit, and libraries that raise that limit would let deep nesting overflow the stack."""
+
 _ACTIONS: dict[int, type[Any]] = {action.KIND: action for action in get_args(Action)}
 _NESTED: dict[str, type[Any]] = {"Order": Order, "Cancel": Cancel, "Replacement": Replacement}
 _ENUMS: dict[str, type[IntEnum]] = {
@@ -43,6 +47,8 @@ def encode_msgpack(signed: SignedAction) -> bytes:
 
 def decode_msgpack(data: bytes) -> SignedAction:
     """Inverse of `encode_msgpack`. Raises WireError for anything that it does not produce."""
+    if len(data) > MAX_BYTES:
+        raise WireError("$", f"at most {MAX_BYTES} bytes", str(len(data)))
     try:
         parts = msgspec.msgpack.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
