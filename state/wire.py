@@ -350,8 +350,8 @@ def _report(json: OracleReportJson, path: str) -> OracleReport:
 
 
 MAX_OPENINGS = 128
-"""Of braces and brackets; a full bulk action has 70. It bounds nesting: the decoder recurses in C, guarded only
-by Python's recursion limit, and libraries that raise that limit would let deep nesting overflow the stack."""
+"""Of braces and brackets; a full bulk action has 70. It bounds nesting: the decoder recurses in C, guarded
+only by Python's recursion limit, and libraries that raise it would let deep nesting overflow the stack."""
 _DECODER = msgspec.json.Decoder(SignedActionJson)
 _PROBLEM = re.compile(
     r"^(?:Expected (?P<expected>.*?)(?:, got (?P<got>.*?))?|(?P<other>.*?))(?: - at `(?P<path>\$.*?)`)?$",
