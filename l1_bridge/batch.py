@@ -48,7 +48,7 @@ class BatchHead:
     the markets of the batch's orders and replacements, ascending.
     """
 
-    number: int
+    batch_number: int
     first_block: int
     base_timestamp_ms: int
     base_l1_block: int
@@ -66,8 +66,8 @@ class BatchBlock:
     transactions: tuple[Payload, ...]
     offset: int = field(default=0, compare=False)
     """Where it was read in the batch."""
-    ends: tuple[int, ...] = field(default=(), compare=False)
-    """Where each transaction's bytes ended in the batch."""
+    encoded: tuple[bytes, ...] = field(default=(), compare=False)
+    """Each transaction's bytes, as they were read."""
     end: int = field(default=0, compare=False)
     """Where the next block begins."""
 
@@ -93,7 +93,7 @@ def encode_head(head: BatchHead) -> bytes:
         raise CodecError("base_timestamp_ms", "out of range")
     parts = [
         bytes((VERSION,)),
-        varint(head.number, "number"),
+        varint(head.batch_number, "batch_number"),
         varint(head.first_block, "first_block"),
         varint(head.base_timestamp_ms),
         varint(head.base_l1_block, "base_l1_block"),
@@ -122,7 +122,7 @@ def _read_head(data: bytes) -> tuple[BatchHead, int]:
     if data[0] != VERSION:
         raise CodecError("version", f"{data[0]}, expected {VERSION}")
     offset = 1
-    number, offset = read_varint(data, offset)
+    batch_number, offset = read_varint(data, offset)
     first_block, offset = read_varint(data, offset)
     base_timestamp_ms, offset = read_varint(data, offset)
     base_l1_block, offset = read_varint(data, offset)
@@ -145,7 +145,7 @@ def _read_head(data: bytes) -> tuple[BatchHead, int]:
         if tick == 0 or lot == 0:
             raise CodecError("table", f"market {market}: zero tick or lot")
         table[market] = MarketEntry(tick, lot, reference)
-    head = BatchHead(number, first_block, base_timestamp_ms, base_l1_block, inbox_start, table)
+    head = BatchHead(batch_number, first_block, base_timestamp_ms, base_l1_block, inbox_start, table)
     return head, offset
 
 
@@ -237,15 +237,18 @@ def _read_block(data: bytes, start: int, timestamp_ms: int, l1_block: int, head:
     if timestamp_ms > MAX_TIMESTAMP_MS or l1_block > MAX_U64 or messages > MAX_BLOCK_MESSAGES:
         raise CodecError("block", "time, L1 origin or number of messages out of range")
     transactions: list[Payload] = []
-    ends: list[int] = []
+    encoded: list[bytes] = []
     table = head.table
     while data[offset]:
         if len(transactions) == MAX_BLOCK_TRANSACTIONS:
             raise CodecError("transactions", f"more than {MAX_BLOCK_TRANSACTIONS}")
-        transaction, offset = decode_transaction(data, offset, timestamp_ms, table)
+        transaction, end = decode_transaction(data, offset, timestamp_ms, table)
         transactions.append(transaction)
-        ends.append(offset)
-    return BatchBlock(timestamp_ms, l1_block, messages, tuple(transactions), start, tuple(ends), offset + 1)
+        encoded.append(data[offset:end])
+        offset = end
+    return BatchBlock(
+        timestamp_ms, l1_block, messages, tuple(transactions), start, tuple(encoded), offset + 1
+    )
 
 
 # Commitments
