@@ -1,10 +1,22 @@
-"""What a block is made of.
+"""What goes into a block, and what comes out of one.
 
 The header is what the sequencer signs and what the next block's `parent_hash` commits to; its hash is the
-EIP-712 struct hash (`eip712.header_hash`).
+EIP-712 struct hash (`eip712.header_hash`). An `OrderedBlock` is all that execution needs beside the state; a
+`BlockResult` is all that anybody may want to know about it afterwards. Results are outputs only: nothing in
+them decides what happens next, that is what leaves are for.
 """
 
+from __future__ import annotations
+
+from enum import IntEnum
+
 import msgspec
+
+from state.actions import Transaction
+
+
+class InvalidBlock(ValueError):
+    """A block or batch that does not continue the state. Nothing was changed: drop it and what follows."""
 
 
 class BlockHeader(msgspec.Struct, frozen=True):
@@ -13,8 +25,161 @@ class BlockHeader(msgspec.Struct, frozen=True):
     """Hash of the header before; 32 zero bytes for the first block."""
     timestamp_ms: int
     transactions: bytes
-    """keccak of the concatenated transaction hashes, in execution order."""
+    """From 32 zero bytes, for each transaction in order of execution: keccak(this | its hash)."""
     l1_block: int
     """L1 origin: messages up to this L1 block may have been consumed."""
     inbox_next: int
     """Index of the first L1 message not consumed yet."""
+
+
+class MessageKind(IntEnum):
+    DEPOSIT = 1
+    FORCED_WITHDRAWAL = 2
+    FORCED_ORDER = 3
+    LIST_INSTRUMENT = 4
+    SET_INSTRUMENT = 5
+    SET_PARAMETERS = 6
+    SET_PUBLISHERS = 7
+    BATCH_COST = 8
+
+
+class L1Message(msgspec.Struct, frozen=True):
+    """One entry of the L1 inbox (PROTOCOL section 4)."""
+
+    kind: int
+    sender: bytes
+    l1_block: int
+    payload: bytes
+
+
+class OrderedBlock(msgspec.Struct, frozen=True):
+    """A block before execution."""
+
+    timestamp_ms: int
+    l1_block: int
+    messages: tuple[L1Message, ...]
+    transactions: tuple[Transaction, ...]
+    encoded: tuple[bytes, ...] = ()
+    """Each transaction's bytes in the batch, when known (replay); otherwise execution encodes them."""
+
+
+class BatchStart(msgspec.Struct, frozen=True):
+    """What a batch's head says about where it continues."""
+
+    batch_number: int
+    first_block: int
+    base_timestamp_ms: int
+    base_l1_block: int
+    inbox_start: int
+
+
+class OrderEnd(IntEnum):
+    """Why an order, or the rest of one, is no longer open."""
+
+    OPEN = 0
+    FILLED = 1
+    CANCELLED = 2
+    """By its account."""
+    IMMEDIATE = 3
+    """It was not to rest."""
+    MARGIN = 4
+    """Its account could not carry it."""
+    EXPIRED = 5
+    SELF_TRADE = 6
+    REDUCE_ONLY = 7
+    """No position was left to reduce."""
+    MATCH_LIMIT = 8
+    """It met as many makers as one order may."""
+    DEAD_MAN = 9
+    REPLACED = 10
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """One fill, at the maker's price."""
+
+    number: int
+    market: int
+    price_uusd: int
+    size_ulots: int
+    taker_side: int
+    maker_account: int
+    maker_order_id: int
+    taker_account: int
+    taker_order_id: int
+    maker_fee_uusd: int
+    taker_fee_uusd: int
+
+
+class OrderEvent(msgspec.Struct, frozen=True):
+    """A change of a resting order; the sum of `delta_ulots` at a price is the change of the book there."""
+
+    account: int
+    market: int
+    order_id: int
+    side: int
+    price_uusd: int
+    delta_ulots: int
+    """Change of the open size in the book."""
+    open_ulots: int
+    """What is open now; 0 when the order is gone."""
+    end: int
+    """OrderEnd."""
+
+
+class OperationResult(msgspec.Struct, frozen=True):
+    """What became of one order, cancel or replacement."""
+
+    code: int = 0
+    """0, or the RejectCode of this operation of a bulk action."""
+    order_id: int = 0
+    filled_ulots: int = 0
+    resting_ulots: int = 0
+    cancelled_ulots: int = 0
+    """Rest of the order that neither filled nor rests, or what a cancel took out of the book."""
+    end: int = 0
+    """OrderEnd: why the rest was cancelled."""
+    data: dict[str, int | str | bool] = {}
+
+
+class TransactionResult(msgspec.Struct, frozen=True):
+    """The outcome of a transaction; `code` is 0 when it was executed."""
+
+    hash: bytes
+    code: int = 0
+    fee_uusd: int = 0
+    operations: tuple[OperationResult, ...] = ()
+    withdrawal: int = 0
+    """Number of the withdrawal that a Withdraw began."""
+    trades: tuple[int, int] = (0, 0)
+    """Numbers of its first trade and of the one after its last; equal when it traded nothing."""
+    data: dict[str, int | str | bool] = {}
+
+
+class MessageResult(msgspec.Struct, frozen=True):
+    """The outcome of an L1 message; with a code it was consumed and changed nothing else."""
+
+    index: int
+    kind: int
+    code: int = 0
+    account: int = 0
+    market: int = 0
+    amount_uusd: int = 0
+    withdrawal: int = 0
+    operation: OperationResult | None = None
+
+
+class BlockResult(msgspec.Struct, frozen=True):
+    """A block after execution."""
+
+    header: BlockHeader
+    hash: bytes
+    messages: tuple[MessageResult, ...]
+    results: tuple[TransactionResult, ...]
+    trades: tuple[Trade, ...]
+    orders: tuple[OrderEvent, ...]
+    accounts: tuple[int, ...]
+    """Accounts that were touched, ascending."""
+    markets: tuple[int, ...]
+    """Markets whose mark or terms changed, ascending."""
+    encoded: bytes
+    """The block's bytes in the batch (PROTOCOL section 6)."""

@@ -25,6 +25,7 @@ class RejectCode(IntEnum):
     NUMBER_OUT_OF_RANGE = 14
     EMPTY_ACTION = 15
     BID_ABOVE_MAX_FEE = 16
+    BAD_MARKET_TABLE = 17
     # instruments and orders
     UNKNOWN_INSTRUMENT = 30
     INSTRUMENT_NOT_TRADING = 31
@@ -60,6 +61,7 @@ class RejectCode(IntEnum):
     ORACLE_OLD = 85
     ORACLE_DEVIATION = 86
     ORACLE_UNKNOWN_FEED = 87
+    ORACLE_DUPLICATE_FEED = 88
     # L1 messages
     MALFORMED_MESSAGE = 100
     NOT_OWNER = 101

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from operator import attrgetter
 from struct import Struct
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, dataclass_transform
@@ -280,6 +281,110 @@ class MarketName(FixedLeaf):
     market: int
 
 
+@_leaf("Q Q I B B Q Q Q Q B Q B I")
+class Taker(FixedLeaf):
+    """Registers of the order that is being placed; part of `Progress`, not a leaf of its own."""
+
+    account: int = 0
+    order_id: int = 0
+    market: int = 0
+    side: int = 0
+    kind: int = 0
+    """OrderKind."""
+    price_uusd: int = 0
+    size_ulots: int = 0
+    """Not filled yet."""
+    filled_ulots: int = 0
+    prior_ulots: int = 0
+    """Filled before it was replaced."""
+    reduce_only: int = 0
+    expiry_s: int = 0
+    self_trade: int = 0
+    makers: int = 0
+    """Resting orders met so far: filled or removed."""
+
+
+class Phase(IntEnum):
+    """What a block is at."""
+
+    MESSAGES = 0
+    SWITCHES = 1
+    TRANSACTIONS = 2
+
+
+class Task(IntEnum):
+    """What is under way within a message or transaction."""
+
+    NONE = 0
+    MATCH = 1
+    """The order in the registers is being matched."""
+    OPERATIONS = 2
+    """A bulk action."""
+    SWEEP = 3
+    """Orders are being cancelled."""
+    FEEDS = 4
+    """The feeds of an oracle update are being applied."""
+
+
+class Progress:
+    """Where execution stands between two steps of a block; absent between blocks.
+
+    The registers of the order being placed are part of it only while that order is matching.
+    """
+
+    __slots__ = ("accumulator", "messages_left", "operation", "parent", "phase", "switches", "taker", "task")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIII32s")
+
+    def __init__(
+        self,
+        phase: int = Phase.MESSAGES,
+        task: int = Task.NONE,
+        parent: int = Task.NONE,
+        messages_left: int = 0,
+        switches: int = 0,
+        operation: int = 0,
+        accumulator: bytes = bytes(32),
+        taker: Taker | None = None,
+    ) -> None:
+        self.phase = phase
+        self.task = task
+        self.parent = parent
+        """Task that goes on when an order has been matched."""
+        self.messages_left = messages_left
+        self.switches = switches
+        """Dead-man switches executed."""
+        self.operation = operation
+        """Next operation of a bulk action, next feed of an oracle update."""
+        self.accumulator = accumulator
+        """Rolling hash of the block's transactions."""
+        self.taker = taker or Taker()
+
+    def encode(self) -> bytes:
+        head = self.LAYOUT.pack(
+            self.phase,
+            self.task,
+            self.parent,
+            self.messages_left,
+            self.switches,
+            self.operation,
+            self.accumulator,
+        )
+        return head + self.taker.encode() if self.task == Task.MATCH else head
+
+    @classmethod
+    def decode(cls, data: bytes) -> Progress:
+        """Raises ValueError when the length does not fit the task."""
+        size = cls.LAYOUT.size
+        if len(data) < size:
+            raise ValueError(f"Progress: {len(data)} bytes, expected at least {size}")
+        progress = cls(*cls.LAYOUT.unpack_from(data))
+        if progress.task == Task.MATCH:
+            progress.taker = Taker.decode(data[size:])
+        elif len(data) != size:
+            raise ValueError(f"Progress: {len(data)} bytes, expected {size}")
+        return progress
+
+
 LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.SYSTEM: System,
     keys.PARAMETERS: Parameters,
@@ -323,6 +428,8 @@ def decode_leaf(key: bytes, data: bytes) -> Leaf:
     kind = key[0]
     if kind == keys.PUBLISHERS:
         return Publishers.decode(data)
+    if kind == keys.PROGRESS:
+        return Progress.decode(data)
     leaf_type = LEAF_OF_KIND.get(kind)
     if leaf_type is None:
         raise ValueError(f"no leaf of kind {kind:#04x}")

@@ -32,6 +32,23 @@ OPERATION_BITS = 6
 """order_id = nonce << OPERATION_BITS | place in the action: known to the signer before sending."""
 MAX_DEADLINE_AHEAD_S = 86_400
 """A deadline further in the future is refused, so that replay windows and encodings stay small."""
+MAX_POSITIONS = 128
+"""Upper bound of the parameter max_positions, so that one margin check is bounded."""
+MAX_OPEN_ORDERS = 65_536
+"""Upper bound of the parameter max_orders."""
+MAX_QUOTE_UUSD = 10**18
+"""Of the cost of one position: a fill beyond it does not happen."""
+MAX_CASH_UUSD = 4 * 10**18
+"""Of one account's cash, either side of zero: a fill or transfer beyond it does not happen."""
+MAX_MAKERS_PER_ORDER = 64
+"""Resting orders that one order may meet, filled or removed."""
+MAX_FILL_OR_KILL_MAKERS = 16
+SWEEP_ORDERS = 16
+"""Orders cancelled in one step of a cancel-all."""
+MAX_SWITCHES = 64
+"""Dead-man switches executed in one block."""
+IMPACT_ORDERS = 16
+"""Resting orders looked at on each side to measure the premium."""
 MAX_NAME_BYTES = 31
 MAX_PUBLISHERS = 16
 MAX_FEEDS_PER_REPORT = 64

@@ -10,25 +10,29 @@ be a different one.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from state.leaves import Leaf
 
 
 class StateView(Protocol):
-    """Leaves by 32-byte key, ordered."""
+    """Leaves by 32-byte key, ordered.
 
-    def get(self, key: bytes) -> Leaf | None:
+    The kind in a key's first byte says which leaf it holds (`leaves.LEAF_OF_KIND`), so readers name the type
+    they get rather than check it.
+    """
+
+    def get(self, key: bytes, /) -> Any:
         """The leaf under `key`, or None."""
 
-    def put(self, key: bytes, leaf: Leaf) -> None:
+    def put(self, key: bytes, leaf: Leaf, /) -> None:
         """Stores `leaf`, new or changed, under `key`."""
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes, /) -> None:
         """Removes the leaf under `key`; it is a bug if there is none."""
 
-    def first_under(self, prefix: bytes) -> tuple[bytes, Leaf] | None:
+    def first_under(self, prefix: bytes, /) -> tuple[bytes, Any] | None:
         """The leaf with the smallest key that starts with `prefix`."""
 
-    def iterate_under(self, prefix: bytes, bound: int) -> list[tuple[bytes, Leaf]]:
+    def iterate_under(self, prefix: bytes, bound: int, /) -> list[tuple[bytes, Any]]:
         """Up to `bound` leaves under `prefix`, in key order."""

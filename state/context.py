@@ -1,0 +1,50 @@
+"""What execution carries beside the state: the block's constants, and what it has to tell afterwards.
+
+Nothing here decides what happens next. Times come from the block's head in the batch, so they are known to
+whoever executes any single step; everything else only collects output.
+"""
+
+from __future__ import annotations
+
+from state.block import MessageResult, OperationResult, OrderEvent, Trade
+from state.codec import Table
+from state.units import MS_PER_S
+
+
+class BlockContext:
+    """One block's constants and outputs."""
+
+    __slots__ = (
+        "accounts",
+        "encoded",
+        "fee_uusd",
+        "l1_block",
+        "markets",
+        "message_results",
+        "now_s",
+        "operations",
+        "orders",
+        "table",
+        "timestamp_ms",
+        "trades",
+        "withdrawal",
+    )
+
+    def __init__(self, timestamp_ms: int, l1_block: int, table: Table | None) -> None:
+        self.timestamp_ms = timestamp_ms
+        self.now_s = timestamp_ms // MS_PER_S
+        self.l1_block = l1_block
+        self.table = table
+        """The batch's market table in a replay; None where the batch is being made."""
+        self.encoded: list[bytes] = []
+        self.trades: list[Trade] = []
+        self.orders: list[OrderEvent] = []
+        self.accounts: set[int] = set()
+        self.markets: set[int] = set()
+        self.message_results: list[MessageResult] = []
+        self.operations: list[OperationResult] = []
+        """Of the current transaction."""
+        self.fee_uusd = 0
+        """Charged to the current transaction."""
+        self.withdrawal = 0
+        """Begun by the current transaction."""

@@ -1,0 +1,87 @@
+"""Aggregation fees: what the sequencer charges for executing a transaction and posting its bytes.
+
+    fee = ceil((units * exec_price + bytes * byte_price) / 10^6) uusd
+
+Units are a constant of the action, known before it is sent: an order's include its matching, however much it
+fills. The byte price follows what batches cost on L1 (`cost_report`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from state.actions import (
+    Action,
+    AuthorizeSessionKey,
+    BulkOrders,
+    CancelAll,
+    CancelAllAfter,
+    CancelOrder,
+    OrderKind,
+    PlaceOrder,
+    ReplaceOrder,
+    RevokeSessionKey,
+    Transfer,
+    Withdraw,
+)
+from state.leaves import Parameters
+from state.units import PUSD_PER_UUSD
+
+BASE_UNITS = 4
+"""Of every action: its signature, account and nonce."""
+ORDER_UNITS = 10
+POST_ONLY_UNITS = 6
+CANCEL_UNITS = 3
+REPLACE_UNITS = 12
+_ACTION_UNITS: dict[type[Any], int] = {
+    CancelOrder: CANCEL_UNITS,
+    CancelAll: 20,
+    ReplaceOrder: REPLACE_UNITS,
+    Transfer: 6,
+    Withdraw: 10,
+    AuthorizeSessionKey: 6,
+    RevokeSessionKey: 3,
+    CancelAllAfter: 6,
+}
+BLOB_GAS = 131_072
+_WEI_PER_ETH = 10**18
+_AVERAGING = 8
+"""One report moves the byte price by this part of the distance."""
+
+
+def action_units(action: Action) -> int:
+    """Execution units of an action."""
+    if isinstance(action, PlaceOrder):
+        return BASE_UNITS + _order_units(action.order.kind)
+    if isinstance(action, BulkOrders):
+        return (
+            BASE_UNITS
+            + CANCEL_UNITS * len(action.cancels)
+            + REPLACE_UNITS * len(action.replacements)
+            + sum(_order_units(order.kind) for order in action.orders)
+        )
+    return BASE_UNITS + _ACTION_UNITS[type(action)]
+
+
+def _order_units(kind: OrderKind) -> int:
+    return POST_ONLY_UNITS if kind is OrderKind.POST_ONLY else ORDER_UNITS
+
+
+def fee_uusd(parameters: Parameters, units: int, size_bytes: int) -> int:
+    """The fee of so many units and bytes, rounded up."""
+    total = units * parameters.exec_price_pusd + size_bytes * parameters.byte_price_pusd
+    return -(-total // PUSD_PER_UUSD)
+
+
+def next_byte_price(
+    parameters: Parameters, eth_price_uusd: int, size_bytes: int, execution_wei: int, blob_wei: int
+) -> int:
+    """Byte price in pusd after a batch of `size_bytes` (> 0) that cost this much on L1.
+
+    An exponential average: an eighth of the way from the old price to what these bytes cost, never above
+    `byte_price_max_pusd`, rounded up.
+    """
+    cost = (execution_wei + blob_wei) * eth_price_uusd * PUSD_PER_UUSD
+    sample = min(-(-cost // (_WEI_PER_ETH * size_bytes)), parameters.byte_price_max_pusd)
+    average = -(-((_AVERAGING - 1) * parameters.byte_price_pusd + sample) // _AVERAGING)
+    return min(average, parameters.byte_price_max_pusd)

@@ -1,0 +1,305 @@
+"""L1 messages: deposits, what owners force through L1, what the governor sets, what batches cost.
+
+Every message is consumed whatever is in it: a bad one changes nothing but the queue's registers. Payloads
+have one exact length (PROTOCOL section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from state.accounts import check_leaving, open_account, withdraw, withdrawable_uusd
+from state.actions import Order, OrderKind, Side
+from state.block import L1Message, MessageKind, MessageResult
+from state.codec_format import is_name
+from state.context import BlockContext
+from state.errors import RejectCode, Rejected
+from state.fees import BLOB_GAS, next_byte_price
+from state.funding import PERPETUAL
+from state.hashing import keccak
+from state.keys import (
+    FEED,
+    MARKET_NAME,
+    PARAMETERS_KEY,
+    PUBLISHERS_KEY,
+    SYSTEM_KEY,
+    account_key,
+    instrument_key,
+    market_key,
+    name_key,
+)
+from state.leaves import (
+    Account,
+    Feed,
+    Instrument,
+    Market,
+    MarketName,
+    Parameters,
+    Progress,
+    Publishers,
+    System,
+    Task,
+)
+from state.matching import match_step, place
+from state.operations import check_place
+from state.orders import instrument_of
+from state.units import (
+    MAX_AMOUNT_UUSD,
+    MAX_NOTIONAL_UUSD,
+    MAX_OPEN_ORDERS,
+    MAX_POSITIONS,
+    MAX_PRICE_UUSD,
+    MAX_PUBLISHERS,
+    MAX_SIZE_ULOTS,
+    MAX_TOTAL_COLLATERAL_UUSD,
+    PPM,
+    ULOTS_PER_LOT,
+)
+from state.view import StateView
+
+_DEPOSIT = Struct(">20sQQ")
+_FORCED_WITHDRAWAL = Struct(">Q20sQ")
+_FORCED_ORDER = Struct(">QIBQQ")
+_BATCH_COST = Struct(">QIQQBQ")
+_LINK = Struct(">B20sQ").pack
+_MARKET = Struct(">I")
+_MAX_STATUS = 3
+_MAX_FEE_PPM = 100_000
+_MAX_PUSD = 10**15
+_MAX_AGE_MS = 86_400_000
+_MAX_SESSION_KEYS = 64
+ETH_FEED = "ETH"
+"""Converts cost reports while it is fresh."""
+
+DecodedLeaf = TypeVar("DecodedLeaf", Instrument, Parameters, Publishers)
+
+
+def message_hash(before: bytes, message: L1Message) -> bytes:
+    """The rolling hash of the inbox after this message."""
+    link = _LINK(message.kind, message.sender, message.l1_block)
+    return keccak(before + link + message.payload)
+
+
+def message_step(view: StateView, block: BlockContext, progress: Progress, message: L1Message) -> None:
+    """Consumes a message, or goes on with the forced order that it began."""
+    if progress.task == Task.MATCH:
+        match_step(view, block, progress)
+    else:
+        _consume(view, block, progress, message)
+    if progress.task == Task.NONE and block.operations and block.message_results:
+        operation = block.operations.pop()
+        block.message_results[-1] = replace(block.message_results[-1], operation=operation)
+
+
+def _consume(view: StateView, block: BlockContext, progress: Progress, message: L1Message) -> None:
+    system: System = view.get(SYSTEM_KEY)
+    index = system.inbox_next
+    system.inbox_next = index + 1
+    system.inbox_hash = message_hash(system.inbox_hash, message)
+    view.put(SYSTEM_KEY, system)
+    progress.messages_left -= 1
+    handler = _HANDLERS.get(message.kind)
+    try:
+        if handler is None:
+            raise Rejected(RejectCode.MALFORMED_MESSAGE, kind=message.kind)
+        result = handler(view, block, progress, message, index)
+    except Rejected as refusal:
+        result = MessageResult(index, message.kind, refusal.code)
+    block.message_results.append(result)
+
+
+def _unpack(layout: Struct, payload: bytes) -> tuple[Any, ...]:
+    if len(payload) != layout.size:
+        raise Rejected(RejectCode.MALFORMED_MESSAGE, expected=layout.size, got=len(payload))
+    return layout.unpack(payload)
+
+
+def _decode(leaf_type: type[DecodedLeaf], payload: bytes) -> DecodedLeaf:
+    try:
+        return leaf_type.decode(payload)
+    except ValueError:
+        raise Rejected(RejectCode.MALFORMED_MESSAGE, got=len(payload)) from None
+
+
+def _deposit(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    owner, number, amount = _unpack(_DEPOSIT, message.payload)
+    system: System = view.get(SYSTEM_KEY)
+    if system.collateral_uusd + amount > MAX_TOTAL_COLLATERAL_UUSD:
+        raise Rejected(RejectCode.COLLATERAL_LIMIT, maximum=MAX_TOTAL_COLLATERAL_UUSD)
+    if view.get(account_key(number)) is None:
+        number = open_account(view, owner)
+    account: Account = view.get(account_key(number))
+    account.cash_uusd += amount
+    view.put(account_key(number), account)
+    system.collateral_uusd += amount
+    view.put(SYSTEM_KEY, system)
+    block.accounts.add(number)
+    return MessageResult(index, message.kind, account=number, amount_uusd=amount)
+
+
+def _owned(view: StateView, number: int, sender: bytes) -> Account:
+    account: Account | None = view.get(account_key(number))
+    if account is None:
+        raise Rejected(RejectCode.UNKNOWN_ACCOUNT, account=number)
+    if account.owner != sender:
+        raise Rejected(RejectCode.NOT_OWNER, sender="0x" + sender.hex())
+    return account
+
+
+def _forced_withdrawal(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    number, recipient, amount = _unpack(_FORCED_WITHDRAWAL, message.payload)
+    account = _owned(view, number, message.sender)
+    amount = min(amount, withdrawable_uusd(view, block, number, account.cash_uusd), MAX_AMOUNT_UUSD)
+    check_leaving(view, block, number, account.cash_uusd, amount)
+    withdrawal = withdraw(view, block, number, recipient, amount)
+    return MessageResult(index, message.kind, account=number, amount_uusd=amount, withdrawal=withdrawal)
+
+
+def _forced_order(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    number, market, side, price, size = _unpack(_FORCED_ORDER, message.payload)
+    account = _owned(view, number, message.sender)
+    if side > Side.SELL:
+        raise Rejected(RejectCode.MALFORMED_MESSAGE, side=side)
+    order = Order(market, Side(side), OrderKind.IMMEDIATE_OR_CANCEL, price, size, True)
+    crossing = check_place(view, block, progress, number, account, account.cash_uusd, order, 0)
+    place(view, block, progress, crossing)
+    return MessageResult(index, message.kind, account=number, market=market)
+
+
+def _check_instrument(terms: Instrument) -> None:
+    """Bounds and relations of an instrument's terms. Raises Rejected BAD_PARAMETERS naming the field."""
+    name, underlying = terms.name.rstrip(b"\0"), terms.underlying.rstrip(b"\0")
+    good = {
+        "name": is_name(name) and is_name(underlying) and name != underlying,
+        "kind": terms.kind == PERPETUAL,
+        "status": terms.status <= _MAX_STATUS,
+        "tick_uusd": 0 < terms.tick_uusd <= MAX_PRICE_UUSD,
+        "lot_ulots": 0 < terms.lot_ulots <= MAX_SIZE_ULOTS
+        and terms.tick_uusd * terms.lot_ulots % ULOTS_PER_LOT == 0,
+        "size": 0 < terms.min_size_ulots <= terms.max_size_ulots <= MAX_SIZE_ULOTS,
+        "band_ppm": 0 < terms.band_ppm <= PPM,
+        "margin": 0 < terms.maintenance_margin_ppm <= terms.initial_margin_ppm <= PPM,
+        "fees": max(terms.maker_fee_ppm, terms.taker_fee_ppm) <= _MAX_FEE_PPM,
+        "impact_notional_uusd": 0 < terms.impact_notional_uusd <= MAX_NOTIONAL_UUSD,
+    }
+    _demand(good)
+
+
+def _demand(good: dict[str, bool]) -> None:
+    for field, is_good in good.items():
+        if not is_good:
+            raise Rejected(RejectCode.BAD_PARAMETERS, field=field)
+
+
+def _list_instrument(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    terms = _decode(Instrument, message.payload)
+    _check_instrument(terms)
+    name, underlying = terms.name.rstrip(b"\0").decode(), terms.underlying.rstrip(b"\0").decode()
+    # An instrument's name must not be a feed already, nor may an instrument's mark serve as an index.
+    if view.get(name_key(FEED, name)) is not None or view.get(name_key(MARKET_NAME, underlying)) is not None:
+        raise Rejected(RejectCode.NAME_TAKEN, name=name)
+    system: System = view.get(SYSTEM_KEY)
+    market = system.next_market
+    system.next_market = market + 1
+    view.put(SYSTEM_KEY, system)
+    view.put(instrument_key(market), terms)
+    view.put(market_key(market), Market(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    view.put(name_key(MARKET_NAME, name), MarketName(market))
+    for feed in (name, underlying):
+        if view.get(name_key(FEED, feed)) is None:
+            view.put(name_key(FEED, feed), Feed(0, 0, 0, 0))
+    block.markets.add(market)
+    return MessageResult(index, message.kind, market=market)
+
+
+def _set_instrument(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    if len(message.payload) < _MARKET.size:
+        raise Rejected(RejectCode.MALFORMED_MESSAGE, got=len(message.payload))
+    (market,) = _MARKET.unpack_from(message.payload)
+    terms = _decode(Instrument, message.payload[_MARKET.size :])
+    before = instrument_of(view, market)
+    _check_instrument(terms)
+    fixed = ("name", "kind", "underlying", "tick_uusd", "lot_ulots")
+    _demand({field: getattr(terms, field) == getattr(before, field) for field in fixed})
+    view.put(instrument_key(market), terms)
+    block.markets.add(market)
+    return MessageResult(index, message.kind, market=market)
+
+
+def _set_parameters(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    new = _decode(Parameters, message.payload)
+    _demand(
+        {
+            "exec_price_pusd": new.exec_price_pusd <= _MAX_PUSD,
+            "byte_price_max_pusd": new.byte_price_max_pusd <= _MAX_PUSD,
+            "byte_price_pusd": new.byte_price_pusd <= new.byte_price_max_pusd,
+            "eth_price_uusd": 0 < new.eth_price_uusd <= MAX_PRICE_UUSD,
+            "oracle_max_age_ms": 0 < new.oracle_max_age_ms <= _MAX_AGE_MS,
+            "oracle_deviation_ppm": 0 < new.oracle_deviation_ppm <= PPM,
+            "max_orders": 0 < new.max_orders <= MAX_OPEN_ORDERS,
+            "max_positions": 0 < new.max_positions <= MAX_POSITIONS,
+            "max_session_keys": new.max_session_keys <= _MAX_SESSION_KEYS,
+        }
+    )
+    view.put(PARAMETERS_KEY, new)
+    return MessageResult(index, message.kind)
+
+
+def _set_publishers(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    new = _decode(Publishers, message.payload)
+    count = len(new.addresses)
+    _demand(
+        {
+            "quorum": 0 < new.quorum <= count,
+            "addresses": count <= MAX_PUBLISHERS and len(set(new.addresses)) == count,
+        }
+    )
+    view.put(PUBLISHERS_KEY, new)
+    return MessageResult(index, message.kind)
+
+
+def _batch_cost(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    _, size_bytes, gas, base_fee_wei, blobs, blob_base_fee_wei = _unpack(_BATCH_COST, message.payload)
+    _demand({"bytes": size_bytes > 0})
+    parameters: Parameters = view.get(PARAMETERS_KEY)
+    price = parameters.eth_price_uusd
+    feed: Feed | None = view.get(name_key(FEED, ETH_FEED))
+    if feed is not None and feed.timestamp_ms + parameters.oracle_max_age_ms >= block.timestamp_ms:
+        price = feed.value_uusd
+    parameters.byte_price_pusd = next_byte_price(
+        parameters, price, size_bytes, gas * base_fee_wei, blobs * BLOB_GAS * blob_base_fee_wei
+    )
+    view.put(PARAMETERS_KEY, parameters)
+    return MessageResult(index, message.kind)
+
+
+_HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int], MessageResult]] = {
+    MessageKind.DEPOSIT: _deposit,
+    MessageKind.FORCED_WITHDRAWAL: _forced_withdrawal,
+    MessageKind.FORCED_ORDER: _forced_order,
+    MessageKind.LIST_INSTRUMENT: _list_instrument,
+    MessageKind.SET_INSTRUMENT: _set_instrument,
+    MessageKind.SET_PARAMETERS: _set_parameters,
+    MessageKind.SET_PUBLISHERS: _set_publishers,
+    MessageKind.BATCH_COST: _batch_cost,
+}

@@ -1,0 +1,287 @@
+"""Orders in and out of the book: what an order must satisfy, resting, removal, finding one's own.
+
+An order lives in two leaves, one in the book and one that finds it by account and id; `Account.orders`,
+`Position.orders` and the position's open sizes count it. `rest` and `remove` are the only places that change
+these, except for a fill's decrease of a maker's size (`matching`).
+"""
+
+from __future__ import annotations
+
+from state.actions import OrderKind
+from state.block import OrderEnd, OrderEvent
+from state.context import BlockContext
+from state.errors import RejectCode, Rejected
+from state.keys import (
+    FEED,
+    MAX_U64,
+    PARAMETERS_KEY,
+    SYSTEM_KEY,
+    account_key,
+    account_order_key,
+    instrument_key,
+    market_key,
+    order_book_prefix,
+    order_key,
+    parse_order_key,
+    position_key,
+)
+from state.leaves import (
+    Account,
+    AccountOrder,
+    Feed,
+    Instrument,
+    Market,
+    Parameters,
+    Position,
+    RestingOrder,
+    System,
+    Taker,
+)
+from state.margin import requirement
+from state.positions import funding_owed, is_empty
+from state.units import MAX_NOTIONAL_UUSD, MAX_PRICE_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
+from state.view import StateView
+
+TRADING = 1
+REDUCE_ONLY = 2
+_MAX_U32 = 2**32 - 1
+_LIMIT = int(OrderKind.LIMIT)
+_POST_ONLY = int(OrderKind.POST_ONLY)
+_EXPIRED_LOOKED_AT = 16
+_FEED = bytes((FEED,))
+_OPEN = int(OrderEnd.OPEN)
+
+
+def instrument_of(view: StateView, market: int) -> Instrument:
+    """Raises Rejected UNKNOWN_INSTRUMENT."""
+    terms: Instrument | None = view.get(instrument_key(market)) if 0 < market <= _MAX_U32 else None
+    if terms is None:
+        raise Rejected(RejectCode.UNKNOWN_INSTRUMENT, market=market)
+    return terms
+
+
+def check_units(terms: Instrument, price_uusd: int, size_ulots: int) -> None:
+    """On tick and on lot. Raises Rejected."""
+    if price_uusd % terms.tick_uusd:
+        raise Rejected(RejectCode.PRICE_OFF_TICK, tick_uusd=terms.tick_uusd, got=price_uusd)
+    if size_ulots % terms.lot_ulots:
+        raise Rejected(RejectCode.SIZE_OFF_LOT, lot_ulots=terms.lot_ulots, got=size_ulots)
+
+
+def check_order(
+    view: StateView,
+    block: BlockContext,
+    taker: Taker,
+    account: Account,
+    cash_uusd: int,
+    old: RestingOrder | None = None,
+) -> bool:
+    """Whether the order in the registers crosses the book; raises Rejected when it may not be placed.
+
+    `cash_uusd` is the account's cash as it will be; `old` is its order that this one replaces.
+    """
+    market = taker.market
+    terms = instrument_of(view, market)
+    state: Market = view.get(market_key(market))
+    _check_terms(block, taker, terms, state)
+    parameters: Parameters = view.get(PARAMETERS_KEY)
+    position: Position | None = view.get(position_key(taker.account, market))
+    if position is None and account.positions >= parameters.max_positions:
+        raise Rejected(RejectCode.TOO_MANY_POSITIONS, limit=parameters.max_positions)
+    if taker.kind <= _POST_ONLY and account.orders - (old is not None) >= parameters.max_orders:
+        raise Rejected(RejectCode.TOO_MANY_ORDERS, limit=parameters.max_orders)
+    if not taker.reduce_only:
+        _check_exposure(view, block, parameters, taker, terms, state, position, cash_uusd, old)
+    elif reducible(position, taker.side) == 0:
+        raise Rejected(
+            RejectCode.REDUCE_ONLY_INCREASES, position_ulots=position.size_ulots if position else 0
+        )
+    best = view.first_under(order_book_prefix(market, 1 - taker.side))
+    if best is None or not crosses(taker, best[0]):
+        return False
+    if taker.kind == _POST_ONLY:
+        _check_post_only(view, block, taker)
+        return False
+    return True
+
+
+def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Market) -> None:
+    """What the instrument alone demands of price, size and time."""
+    status = terms.status
+    if status != TRADING and not (status == REDUCE_ONLY and taker.reduce_only):
+        raise Rejected(RejectCode.INSTRUMENT_NOT_TRADING, status=status)
+    price, size = taker.price_uusd, taker.size_ulots
+    check_units(terms, price, size)
+    if size == 0:
+        raise Rejected(RejectCode.SIZE_ZERO)
+    if size < terms.min_size_ulots:
+        raise Rejected(RejectCode.SIZE_TOO_SMALL, minimum=terms.min_size_ulots, got=size)
+    if size > terms.max_size_ulots:
+        raise Rejected(RejectCode.SIZE_TOO_LARGE, maximum=terms.max_size_ulots, got=size)
+    mark = state.mark_uusd
+    if mark == 0:
+        raise Rejected(RejectCode.ORACLE_STALE, mark_ms=0)
+    width = mark * terms.band_ppm // PPM
+    if price == 0 or price > MAX_PRICE_UUSD or not mark - width <= price <= mark + width:
+        raise Rejected(
+            RejectCode.PRICE_OUT_OF_BAND, lowest=max(mark - width, 0), highest=mark + width, got=price
+        )
+    if price * size > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
+        raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
+    if taker.expiry_s and taker.kind <= _POST_ONLY and taker.expiry_s <= block.now_s:
+        raise Rejected(RejectCode.ORDER_EXPIRED, now_s=block.now_s, got=taker.expiry_s)
+
+
+def _check_exposure(
+    view: StateView,
+    block: BlockContext,
+    parameters: Parameters,
+    taker: Taker,
+    terms: Instrument,
+    state: Market,
+    position: Position | None,
+    cash_uusd: int,
+    old: RestingOrder | None,
+) -> None:
+    """An order that raises the market's exposure needs fresh prices and initial margin for all of it."""
+    size = quote = buy = sell = before = 0
+    if position is not None:
+        size, buy, sell = position.size_ulots, position.open_buy_ulots, position.open_sell_ulots
+        quote = position.quote_uusd - funding_owed(
+            size, position.funding_index_nusd, state.funding_index_nusd
+        )
+        before = max(size + buy, sell - size)
+    freed = old.size_ulots if old is not None else 0
+    if taker.side:
+        sell += taker.size_ulots - freed
+    else:
+        buy += taker.size_ulots - freed
+    after = max(size + buy, sell - size)
+    if after <= before:
+        return
+    if after > MAX_SIZE_ULOTS or after * state.mark_uusd > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
+        raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
+    equity, initial, _, oldest = requirement(
+        view, taker.account, cash_uusd, taker.market, size, quote, buy, sell
+    )
+    index: Feed = view.get(_FEED + terms.underlying)
+    oldest = min(oldest, index.timestamp_ms)
+    if oldest + parameters.oracle_max_age_ms < block.timestamp_ms:
+        raise Rejected(RejectCode.ORACLE_STALE, oldest_ms=oldest, max_age_ms=parameters.oracle_max_age_ms)
+    if equity < initial:
+        raise Rejected(RejectCode.INSUFFICIENT_MARGIN, needed_uusd=initial, available_uusd=equity)
+
+
+def _check_post_only(view: StateView, block: BlockContext, taker: Taker) -> None:
+    """The best order crosses; unless it and those behind it that cross have expired, that is a no."""
+    prefix = order_book_prefix(taker.market, 1 - taker.side)
+    for key, order in view.iterate_under(prefix, _EXPIRED_LOOKED_AT):
+        if not crosses(taker, key):
+            return
+        if not is_expired(order, block.now_s):
+            raise Rejected(RejectCode.POST_ONLY_CROSSES, best_uusd=maker_price(taker, key))
+    raise Rejected(RejectCode.POST_ONLY_CROSSES)
+
+
+def reducible(position: Position | None, side: int) -> int:
+    """How much of the position an order on this side may reduce, in ulots."""
+    if position is None:
+        return 0
+    return max(0, position.size_ulots if side else -position.size_ulots)
+
+
+def is_expired(order: RestingOrder, now_s: int) -> bool:
+    """Good till its expiry: from that second on it is gone."""
+    return 0 < order.expiry_s <= now_s
+
+
+def maker_price(taker: Taker, key: bytes) -> int:
+    """Price of the order under `key` on the other side of the book."""
+    price = int.from_bytes(key[6:14], "big")
+    return MAX_U64 - price if taker.side else price
+
+
+def crosses(taker: Taker, key: bytes) -> bool:
+    """Whether the registers' order trades with the one under `key`."""
+    price = int.from_bytes(key[6:14], "big")
+    if taker.side:
+        return MAX_U64 - price >= taker.price_uusd
+    return price <= taker.price_uusd
+
+
+def rest(view: StateView, block: BlockContext, taker: Taker) -> None:
+    """Puts what is left of the registers' order into the book, behind all others at its price."""
+    market, side, price, size = taker.market, taker.side, taker.price_uusd, taker.size_ulots
+    number, order_id = taker.account, taker.order_id
+    system: System = view.get(SYSTEM_KEY)
+    sequence = system.next_sequence
+    system.next_sequence = sequence + 1
+    view.put(SYSTEM_KEY, system)
+    order = RestingOrder(
+        number,
+        order_id,
+        size,
+        taker.prior_ulots + taker.filled_ulots,
+        taker.expiry_s,
+        taker.reduce_only,
+        taker.self_trade,
+    )
+    view.put(order_key(market, side, price, sequence), order)
+    view.put(account_order_key(number, market, order_id), AccountOrder(side, price, sequence))
+    own_key = account_key(number)
+    account: Account = view.get(own_key)
+    account.orders += 1
+    held_key = position_key(number, market)
+    position: Position | None = view.get(held_key)
+    if position is None:
+        position = Position(0, 0, 0, 0, 0, 0)
+        account.positions += 1
+    position.orders += 1
+    if not taker.reduce_only:
+        if side:
+            position.open_sell_ulots += size
+        else:
+            position.open_buy_ulots += size
+    view.put(held_key, position)
+    view.put(own_key, account)
+    block.orders.append(OrderEvent(number, market, order_id, side, price, size, size, _OPEN))
+
+
+def remove(view: StateView, block: BlockContext, key: bytes, order: RestingOrder, end: OrderEnd) -> None:
+    """Takes an order out of the book, and everything that counts it."""
+    market, side, price, _ = parse_order_key(key)
+    number, size = order.account, order.size_ulots
+    own_key = account_key(number)
+    account: Account = view.get(own_key)
+    account.orders -= 1
+    held_key = position_key(number, market)
+    position: Position = view.get(held_key)
+    position.orders -= 1
+    if not order.reduce_only:
+        if side:
+            position.open_sell_ulots -= size
+        else:
+            position.open_buy_ulots -= size
+    if is_empty(position):
+        view.delete(held_key)
+        account.positions -= 1
+    else:
+        view.put(held_key, position)
+    view.put(own_key, account)
+    view.delete(key)
+    view.delete(account_order_key(number, market, order.order_id))
+    block.accounts.add(number)
+    block.orders.append(OrderEvent(number, market, order.order_id, side, price, -size, 0, end))
+
+
+def find_order(
+    view: StateView, account: int, market: int, order_id: int
+) -> tuple[bytes, RestingOrder, AccountOrder]:
+    """The open order of that id: its key in the book, itself, its entry. Raises Rejected UNKNOWN_ORDER."""
+    entry: AccountOrder | None = None
+    if 0 < market <= _MAX_U32:
+        entry = view.get(account_order_key(account, market, order_id))
+    if entry is None:
+        raise Rejected(RejectCode.UNKNOWN_ORDER, market=market, order_id=order_id)
+    key = order_key(market, entry.side, entry.price_uusd, entry.sequence)
+    return key, view.get(key), entry

@@ -1,0 +1,215 @@
+"""Each kind of action: who may sign it, where it stands in a block, what it checks, what it does.
+
+A check raises Rejected and changes nothing; what it found goes to the application as its plan. The checks see
+the account before the fee is taken, and count with the cash that will be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from state import accounts
+from state.accounts import BID_CLASS, CANCEL_RIGHT, OWNER_RIGHT, TRADE_RIGHT
+from state.actions import (
+    Action,
+    AuthorizeSessionKey,
+    BulkOrders,
+    CancelAll,
+    CancelAllAfter,
+    CancelOrder,
+    Order,
+    OrderKind,
+    PlaceOrder,
+    Replacement,
+    ReplaceOrder,
+    RevokeSessionKey,
+    Transfer,
+    Withdraw,
+)
+from state.context import BlockContext
+from state.errors import RejectCode, Rejected
+from state.leaves import Account, Progress, RestingOrder, Task
+from state.matching import place
+from state.operations import (
+    ReplacePlan,
+    apply_cancel,
+    apply_replace,
+    check_place,
+    check_replace,
+    operation_count,
+    order_id_of,
+)
+from state.orders import find_order, instrument_of
+from state.units import MAX_BULK_OPERATIONS
+from state.view import StateView
+
+ORACLE_CLASS = 0
+CANCEL_CLASS = 1
+POST_ONLY_CLASS = 2
+
+Check = Callable[[StateView, BlockContext, Progress, Any, Account, int], Any]
+"""(view, block, progress, action, account, fee) -> plan"""
+Apply = Callable[[StateView, BlockContext, Progress, Any, Any], None]
+"""(view, block, progress, action, plan)"""
+
+
+class Rule(NamedTuple):
+    right: int
+    order_class: int
+    check: Check
+    apply: Apply
+
+
+def _check_place(
+    view: StateView, block: BlockContext, progress: Progress, action: PlaceOrder, account: Account, fee: int
+) -> bool:
+    order_id = order_id_of(action.nonce, 0)
+    cash = account.cash_uusd - fee
+    return check_place(view, block, progress, action.account, account, cash, action.order, order_id)
+
+
+def _apply_place(
+    view: StateView, block: BlockContext, progress: Progress, action: PlaceOrder, crossing: bool
+) -> None:
+    place(view, block, progress, crossing)
+
+
+def _check_cancel(
+    view: StateView, block: BlockContext, progress: Progress, action: CancelOrder, account: Account, fee: int
+) -> tuple[bytes, RestingOrder]:
+    key, order, _ = find_order(view, action.account, action.cancel.market, action.cancel.order_id)
+    return key, order
+
+
+def _apply_cancel(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    action: CancelOrder,
+    plan: tuple[bytes, RestingOrder],
+) -> None:
+    apply_cancel(view, block, plan[0], plan[1], action.cancel.order_id)
+
+
+def _check_cancel_all(
+    view: StateView, block: BlockContext, progress: Progress, action: CancelAll, account: Account, fee: int
+) -> None:
+    if action.market:
+        instrument_of(view, action.market)
+
+
+def _apply_cancel_all(
+    view: StateView, block: BlockContext, progress: Progress, action: CancelAll, plan: None
+) -> None:
+    progress.task = Task.SWEEP
+
+
+def _check_replace(
+    view: StateView, block: BlockContext, progress: Progress, action: ReplaceOrder, account: Account, fee: int
+) -> tuple[ReplacePlan, bool]:
+    cash = account.cash_uusd - fee
+    return check_replace(view, block, progress, action.account, account, cash, action.replacement)
+
+
+def _apply_replace(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    action: ReplaceOrder,
+    plan: tuple[ReplacePlan, bool],
+) -> None:
+    apply_replace(view, block, progress, plan[0], plan[1])
+
+
+def _check_bulk(
+    view: StateView, block: BlockContext, progress: Progress, action: BulkOrders, account: Account, fee: int
+) -> None:
+    """Its operations are checked one by one, each when its turn comes."""
+
+
+def _apply_bulk(
+    view: StateView, block: BlockContext, progress: Progress, action: BulkOrders, plan: None
+) -> None:
+    progress.task = progress.parent = Task.OPERATIONS
+    progress.operation = 0
+
+
+_RULES: dict[type[Any], Rule] = {
+    PlaceOrder: Rule(TRADE_RIGHT, BID_CLASS, _check_place, _apply_place),
+    CancelOrder: Rule(CANCEL_RIGHT, CANCEL_CLASS, _check_cancel, _apply_cancel),
+    CancelAll: Rule(CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_all, _apply_cancel_all),
+    ReplaceOrder: Rule(TRADE_RIGHT, BID_CLASS, _check_replace, _apply_replace),
+    BulkOrders: Rule(TRADE_RIGHT, BID_CLASS, _check_bulk, _apply_bulk),
+    Transfer: Rule(
+        OWNER_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, account, fee: accounts.check_transfer(
+            view, block, action, account, fee
+        ),
+        lambda view, block, _, action, __: accounts.apply_transfer(view, block, action),
+    ),
+    Withdraw: Rule(
+        OWNER_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, account, fee: accounts.check_withdraw(
+            view, block, action, account, fee
+        ),
+        lambda view, block, _, action, __: accounts.apply_withdraw(view, block, action),
+    ),
+    AuthorizeSessionKey: Rule(
+        OWNER_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, account, fee: accounts.check_authorize(view, block, action, account),
+        lambda view, block, _, action, __: accounts.apply_authorize(view, action),
+    ),
+    RevokeSessionKey: Rule(
+        OWNER_RIGHT,
+        CANCEL_CLASS,
+        lambda view, block, _, action, account, fee: accounts.check_revoke(view, action.account, action.key),
+        lambda view, block, _, action, __: accounts.apply_revoke(view, action.account, action.key),
+    ),
+    CancelAllAfter: Rule(
+        CANCEL_RIGHT,
+        CANCEL_CLASS,
+        lambda view, block, _, action, account, fee: accounts.check_switch(action.timeout_s),
+        lambda view, block, _, action, __: accounts.apply_switch(view, block, action),
+    ),
+}
+_PLACE_RULE = _RULES[PlaceOrder]
+_POST_ONLY_RULE = _PLACE_RULE._replace(order_class=POST_ONLY_CLASS)
+_BULK_CANCEL_RULE = _RULES[BulkOrders]._replace(right=CANCEL_RIGHT, order_class=CANCEL_CLASS)
+_BULK_POST_ONLY_RULE = _RULES[BulkOrders]._replace(order_class=POST_ONLY_CLASS)
+
+
+def rule_of(action: Action) -> Rule:
+    """The rule of an action; its ordering class depends on what it contains."""
+    if isinstance(action, PlaceOrder):
+        return _POST_ONLY_RULE if action.order.kind is OrderKind.POST_ONLY else _PLACE_RULE
+    if isinstance(action, BulkOrders) and not action.replacements:
+        if not action.orders:
+            return _BULK_CANCEL_RULE
+        if all(order.kind is OrderKind.POST_ONLY for order in action.orders):
+            return _BULK_POST_ONLY_RULE
+    return _RULES[type(action)]
+
+
+def check_count(action: BulkOrders) -> None:
+    """Raises Rejected unless it has between 1 and 64 operations."""
+    count = operation_count(action)
+    if count == 0:
+        raise Rejected(RejectCode.EMPTY_ACTION)
+    if count > MAX_BULK_OPERATIONS:
+        raise Rejected(RejectCode.TOO_MANY_OPERATIONS, limit=MAX_BULK_OPERATIONS, got=count)
+
+
+def priced_of(action: Action) -> Sequence[Order | Replacement]:
+    """What in an action has a price in ticks and a size in lots, so needs its market in the batch's table."""
+    if isinstance(action, PlaceOrder):
+        return (action.order,)
+    if isinstance(action, ReplaceOrder):
+        return (action.replacement,)
+    if isinstance(action, BulkOrders):
+        check_count(action)
+        return (*action.replacements, *action.orders)
+    return ()

@@ -1,0 +1,252 @@
+"""The steps of a block: each executes from the view, the progress and its own input alone.
+
+`item` is what L1 data gives a step: the message being consumed, or the transaction being executed. A
+transaction's first step is its envelope: it is refused there, with nothing changed, or it is included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from state.accounts import admit, set_switch, spend, sweep
+from state.actions import Action, BulkOrders, CancelAll, OracleUpdate, SignedAction, Transaction
+from state.block import BlockHeader, InvalidBlock, L1Message, OrderEnd
+from state.codec import (
+    BLOCK_END,
+    MAX_TIMESTAMP_MS,
+    CodecError,
+    MarketEntry,
+    block_start,
+    encode_transaction,
+)
+from state.context import BlockContext
+from state.eip712 import header_hash
+from state.errors import RejectCode, Rejected
+from state.fees import action_units, fee_uusd
+from state.hashing import keccak
+from state.keys import DEAD_MAN, PARAMETERS_KEY, SYSTEM_KEY, market_key
+from state.leaves import Market, Parameters, Phase, Progress, System, Task
+from state.matching import match_step
+from state.messages import message_step
+from state.operations import operation_step, sweep_step
+from state.oracle import check_update, feed_step
+from state.orders import check_units, instrument_of
+from state.rules import ORACLE_CLASS, priced_of, rule_of
+from state.units import MAX_SWITCHES
+from state.view import StateView
+
+_NONE = int(Task.NONE)
+_DEAD_MAN_PREFIX = bytes((DEAD_MAN,))
+_TRANSACTIONS = int(Phase.TRANSACTIONS)
+_MESSAGES = int(Phase.MESSAGES)
+
+
+def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Message]) -> Progress:
+    """Opens a block. Raises InvalidBlock, with nothing changed, when it cannot follow the last one."""
+    system: System = view.get(SYSTEM_KEY)
+    if not system.timestamp_ms <= block.timestamp_ms <= MAX_TIMESTAMP_MS:
+        raise InvalidBlock(f"timestamp {block.timestamp_ms} after {system.timestamp_ms}")
+    if not system.l1_block <= block.l1_block < 2**63:
+        raise InvalidBlock(f"L1 origin {block.l1_block} after {system.l1_block}")
+    if any(message.l1_block > block.l1_block for message in messages):
+        raise InvalidBlock(f"a message is newer than the L1 origin {block.l1_block}")
+    elapsed, l1_blocks = block.timestamp_ms - system.timestamp_ms, block.l1_block - system.l1_block
+    start = block_start(elapsed, len(messages), l1_blocks)
+    block.encoded.append(start)
+    system.block_number += 1
+    system.timestamp_ms = block.timestamp_ms
+    system.l1_block = block.l1_block
+    system.batch_cursor += len(start)
+    system.order_class = 0
+    system.order_bid = 0
+    view.put(SYSTEM_KEY, system)
+    return Progress(messages_left=len(messages), phase=Phase.MESSAGES if messages else Phase.SWITCHES)
+
+
+def end_block(view: StateView, block: BlockContext, progress: Progress) -> tuple[BlockHeader, bytes]:
+    """Closes a block: its header, and that header's hash."""
+    system: System = view.get(SYSTEM_KEY)
+    header = BlockHeader(
+        system.block_number,
+        system.parent_hash,
+        system.timestamp_ms,
+        progress.accumulator,
+        system.l1_block,
+        system.inbox_next,
+    )
+    system.parent_hash = header_hash(header)
+    system.batch_cursor += len(BLOCK_END)
+    view.put(SYSTEM_KEY, system)
+    block.encoded.append(BLOCK_END)
+    return header, system.parent_hash
+
+
+def step(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    item: L1Message | Transaction | None,
+    encoded: bytes = b"",
+) -> None:
+    """One step. Raises Rejected only in a transaction's first step, and then nothing has changed.
+
+    `encoded`: the transaction's bytes in the batch if known.
+    """
+    if progress.phase == _TRANSACTIONS:
+        assert type(item) is Transaction
+        _transaction_step(view, block, progress, item, encoded)
+    elif progress.phase == _MESSAGES:
+        assert type(item) is L1Message
+        message_step(view, block, progress, item)
+        if progress.messages_left == 0 and progress.task == _NONE:
+            progress.phase = Phase.SWITCHES
+    else:
+        _switch_step(view, block, progress)
+
+
+def _switch_step(view: StateView, block: BlockContext, progress: Progress) -> None:
+    """Cancels some orders of the account whose dead-man switch is due, or moves on to transactions."""
+    found = view.first_under(_DEAD_MAN_PREFIX)
+    if found is not None and progress.switches < MAX_SWITCHES:
+        deadline_ms = int.from_bytes(found[0][1:9], "big")
+        if deadline_ms <= block.timestamp_ms:
+            number = int.from_bytes(found[0][9:17], "big")
+            _, done = sweep(view, block, number, 0, OrderEnd.DEAD_MAN)
+            if done:
+                set_switch(view, number, 0)
+                progress.switches += 1
+            return
+    progress.phase = Phase.TRANSACTIONS
+
+
+def _transaction_step(
+    view: StateView, block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes
+) -> None:
+    task = progress.task
+    payload = transaction.payload
+    if task == _NONE:
+        if type(payload) is OracleUpdate:
+            _begin_update(view, block, progress, transaction, payload, encoded)
+        else:
+            assert type(payload) is SignedAction
+            _begin_action(view, block, progress, transaction, payload, encoded)
+    elif task == Task.MATCH:
+        match_step(view, block, progress)
+    elif type(payload) is OracleUpdate:
+        feed_step(view, block, progress, payload)
+    else:
+        assert type(payload) is SignedAction
+        action = payload.action
+        if isinstance(action, BulkOrders):
+            operation_step(view, block, progress, action)
+        else:
+            assert isinstance(action, CancelAll)
+            sweep_step(view, block, progress, action)
+
+
+def _begin_action(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    transaction: Transaction,
+    payload: SignedAction,
+    encoded: bytes,
+) -> None:
+    action = payload.action
+    entries = _entries(view, block, action)
+    if not encoded:
+        encoded = _encode(payload, block, entries)
+    rule = rule_of(action)
+    parameters: Parameters = view.get(PARAMETERS_KEY)
+    fee = fee_uusd(parameters, action_units(action), len(encoded))
+    account = admit(view, block, action, transaction.signers[0], rule.order_class, rule.right, fee)
+    plan = rule.check(view, block, progress, action, account, fee)
+    spend(view, action, account, rule.order_class, fee)
+    _include(view, block, progress, transaction, encoded)
+    _use_markets(view, entries)
+    block.fee_uusd = fee
+    block.accounts.add(action.account)
+    rule.apply(view, block, progress, action, plan)
+
+
+def _begin_update(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    transaction: Transaction,
+    update: OracleUpdate,
+    encoded: bytes,
+) -> None:
+    if not encoded:
+        encoded = _encode(update, block, {})
+    system: System = view.get(SYSTEM_KEY)
+    if system.order_class > ORACLE_CLASS:
+        raise Rejected(RejectCode.OUT_OF_ORDER, order_class=ORACLE_CLASS, after=system.order_class)
+    check_update(view, block, update, transaction.signers)
+    _include(view, block, progress, transaction, encoded)
+    block.fee_uusd = 0
+    progress.task = Task.FEEDS
+    progress.operation = 0
+
+
+def _encode(
+    payload: SignedAction | OracleUpdate, block: BlockContext, entries: dict[int, MarketEntry]
+) -> bytes:
+    try:
+        return encode_transaction(payload, block.timestamp_ms, entries)
+    except CodecError as error:
+        raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, field=error.field) from None
+
+
+def _entries(view: StateView, block: BlockContext, action: Action) -> dict[int, MarketEntry]:
+    """Table entries of the markets in which the action has prices.
+
+    Raises Rejected for what no batch can express (unknown market, off tick, off lot), and in a replay when
+    the batch's table differs from the state.
+    """
+    entries: dict[int, MarketEntry] = {}
+    for priced in priced_of(action):
+        market = priced.market
+        terms = instrument_of(view, market)
+        check_units(terms, priced.price_uusd, priced.size_ulots)
+        if market not in entries:
+            state: Market = view.get(market_key(market))
+            system: System = view.get(SYSTEM_KEY)
+            if state.reference_batch == system.batch_number:
+                reference = state.reference_ticks
+            else:
+                reference = state.mark_uusd // terms.tick_uusd
+            entry = MarketEntry(terms.tick_uusd, terms.lot_ulots, reference)
+            if block.table is not None and block.table.get(market) != entry:
+                raise Rejected(RejectCode.BAD_MARKET_TABLE, market=market, reference_ticks=reference)
+            entries[market] = entry
+    return entries
+
+
+def _use_markets(view: StateView, entries: dict[int, MarketEntry]) -> None:
+    """Fixes the reference price of markets that this batch has not used before."""
+    for market, entry in entries.items():
+        state: Market = view.get(market_key(market))
+        system: System = view.get(SYSTEM_KEY)
+        if state.reference_batch != system.batch_number:
+            state.reference_batch = system.batch_number
+            state.reference_ticks = entry.reference_ticks
+            view.put(market_key(market), state)
+
+
+def _include(
+    view: StateView, block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes
+) -> None:
+    """The transaction is in the block: its hash and its bytes count."""
+    progress.accumulator = keccak(progress.accumulator + transaction.hash)
+    system: System = view.get(SYSTEM_KEY)
+    system.batch_cursor += len(encoded)
+    view.put(SYSTEM_KEY, system)
+    block.encoded.append(encoded)
+
+
+def skip(
+    view: StateView, block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes
+) -> None:
+    """A transaction in a batch that is refused: it takes its place and changes nothing else."""
+    _include(view, block, progress, transaction, encoded)
