@@ -84,7 +84,7 @@ async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[D
         if l1 == "embedded":
             url = stack.enter_context(EmbeddedL1()).url
         elif l1 == "anvil":
-            url = stack.enter_context(Anvil(block_time_s=1)).url
+            url = stack.enter_context(Anvil(block_time_s=1, options=("--mixed-mining",))).url
         else:
             url = l1
         client, transport = connect(url)
