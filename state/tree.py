@@ -74,6 +74,10 @@ class _Rows:
         counts = np.array([int.from_bytes(row[:2], "big") for _, row in rows], dtype=np.int64)
         return cls(keys_array([key for key, _ in rows]), counts, hashes_array([row[2:] for _, row in rows]))
 
+    def size_bytes(self) -> int:
+        """Memory in use."""
+        return self.first_keys.nbytes + self.counts.nbytes + self.hashes.nbytes
+
     def encoded(self, chosen: Ints) -> dict[bytes, bytes]:
         """First key to stored row, for the chosen rows."""
         keys = keys_list(self.first_keys[chosen])
@@ -129,6 +133,16 @@ class Tree:
     def leaf_count(self) -> int:
         """The number of leaves after all updates."""
         return int(self._index.counts.sum())
+
+    @property
+    def page_count(self) -> int:
+        """The number of pages after all updates."""
+        return len(self._index.counts)
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory of the index over the pages and of its copy as last committed, in bytes."""
+        return self._index.size_bytes() + self._committed.size_bytes()
 
     def update(self, changes: Mapping[bytes, bytes | None]) -> bytes:
         """Sets (value) and deletes (None) leaves; returns the new root.

@@ -112,7 +112,11 @@ class Forest:
         self.left = np.zeros(places, dtype=np.int32)
         self.right = np.zeros(places, dtype=np.int32)
         self.parent = np.zeros(2 * places, dtype=np.int32)
-        self._marked = np.zeros(places, dtype=np.bool_)
+        self._seen = np.zeros(places, dtype=np.int32)
+
+    def size_bytes(self) -> int:
+        """Memory in use."""
+        return sum(a.nbytes for a in (self.hashes, self.bits, self.left, self.right, self.parent, self._seen))
 
     def link(self, places: Ints, bits: Ints) -> Ints:
         """Shapes the trees whose leaves stand, in order, at `places` with these gap bits; hashes stay as
@@ -164,13 +168,16 @@ class Forest:
         found: list[Any] = []
         above = self.parent[2 * places]
         while True:
-            above = np.unique(above[above >= 0])
-            above = above[~self._marked[above]]
+            above = above[above >= 0]
+            above = above[self._seen[above] == 0]
             if not above.size:
                 break
-            self._marked[above] = True
+            # Each writes its number, the last writer of a gap stays: so each gap is kept once.
+            number = np.arange(1, len(above) + 1, dtype=np.int32)
+            self._seen[above] = number
+            above = above[self._seen[above] == number]
             found.append(above)
             above = self.parent[2 * above + 1]
         gaps: Ints = np.concatenate(found) if found else np.zeros(0, np.int64)
-        self._marked[gaps] = False
+        self._seen[gaps] = 0
         return gaps

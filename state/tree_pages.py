@@ -69,6 +69,10 @@ class PageIndex:
         result: Ints = np.where(further, after, at)
         return result
 
+    def size_bytes(self) -> int:
+        """Memory in use."""
+        return self.first_keys.nbytes + self.counts.nbytes + self.forest.size_bytes()
+
     def page_hashes(self) -> Hashes:
         """The pages' hashes, a view that may be written."""
         return self.forest.hashes[0::2]
