@@ -98,7 +98,7 @@ class Tree:
     """One tree over a store. Not for use by two threads at once; `update` may run in a worker thread."""
 
     def __init__(self, db: PageStore, cache_pages: int) -> None:
-        """Opens what the store holds, keeping nodes of at most `cache_pages` pages (at least 128; 7 KB each).
+        """Opens what the store holds, keeping nodes of at most `cache_pages` pages (at least 128; 8 KB each).
 
         Raises TreeCorrupt if the stored index does not give the stored root, naming what differs.
         """
