@@ -55,9 +55,9 @@ __all__ = ["Identity", "JournalDamaged", "Store", "StoreCode", "StoreError"]
 LEAF, TREE, BLOCK, TRANSACTION, BATCH, POSTING, META, OWN = (bytes([b]) for b in b"LTBXNPMS")
 _HEAD_KEY = OWN + b"head"
 _CHECKPOINT_KEY = OWN + b"checkpoint"
-_OLDEST_BLOCK_KEY = OWN + b"oldest_block"
-_OLDEST_BATCH_KEY = OWN + b"oldest_batch"
-_POSITION = Struct(">QI")
+OLDEST_BLOCK_KEY = OWN + b"oldest_block"
+OLDEST_BATCH_KEY = OWN + b"oldest_batch"
+POSITION = Struct(">QI")
 _WRITE_BUFFER_BYTES = 32 * 2**20
 _BLOCK_CACHE_BYTES = 64 * 2**20
 _BLOOM_BITS = 10
@@ -341,13 +341,13 @@ class Store:
                 number = _u64(block.number)
                 rows.append((BLOCK + number, msgspec.msgpack.encode(block)))
                 for index, transaction_hash in enumerate(block.transaction_hashes):
-                    rows.append((TRANSACTION + transaction_hash, _POSITION.pack(block.number, index)))
+                    rows.append((TRANSACTION + transaction_hash, POSITION.pack(block.number, index)))
             rows.append((BATCH + _u64(batch.number), msgspec.msgpack.encode(batch)))
             rows += [(META + name.encode(), value) for name, value in (meta or {}).items()]
             rows.append((_CHECKPOINT_KEY, msgspec.msgpack.encode(after)))
             if self._checkpoint is None:
-                rows.append((_OLDEST_BLOCK_KEY, _u64(batch.first_block)))
-                rows.append((_OLDEST_BATCH_KEY, _u64(batch.number)))
+                rows.append((OLDEST_BLOCK_KEY, _u64(batch.first_block)))
+                rows.append((OLDEST_BATCH_KEY, _u64(batch.number)))
             self._write(rows, sync=True, doing=f"writing the checkpoint of batch {batch.number}")
             self._checkpoint = after
             self._journal.drop_before(journal_next)
@@ -364,7 +364,7 @@ class Store:
         Raises StoreError.
         """
         row = self.pages.get(TRANSACTION + transaction_hash)
-        return None if row is None else _POSITION.unpack(row)
+        return None if row is None else POSITION.unpack(row)
 
     def batch(self, number: int) -> StoredBatch | None:
         """A checkpointed batch, unless pruned. Raises StoreError."""
@@ -392,12 +392,12 @@ class Store:
     @property
     def oldest_block(self) -> int:
         """The lowest block number not pruned. Raises StoreError."""
-        return int.from_bytes(self.pages.get(_OLDEST_BLOCK_KEY) or b"", "big")
+        return int.from_bytes(self.pages.get(OLDEST_BLOCK_KEY) or b"", "big")
 
     @property
     def oldest_batch(self) -> int:
         """The lowest batch number not pruned. Raises StoreError."""
-        return int.from_bytes(self.pages.get(_OLDEST_BATCH_KEY) or b"", "big")
+        return int.from_bytes(self.pages.get(OLDEST_BATCH_KEY) or b"", "big")
 
     def prune_blocks(self, before: int, limit: int = 1_000) -> int:
         """Deletes blocks below `before` with their transactions' index, at most `limit`; returns how many.
@@ -417,7 +417,7 @@ class Store:
                     if position is not None and position[0] == number:
                         rows.append((TRANSACTION + transaction_hash, None))
                 rows.append((BLOCK + _u64(number), None))
-            return self._prune(rows, _OLDEST_BLOCK_KEY, first, stop)
+            return self._prune(rows, OLDEST_BLOCK_KEY, first, stop)
 
     def prune_batches(self, before: int, limit: int = 100) -> int:
         """Deletes batches below `before` with their postings, at most `limit`; returns how many.
@@ -431,7 +431,7 @@ class Store:
             stop = min(before, first + limit)
             numbers = [_u64(number) for number in range(first, stop)]
             rows: list[Write] = [(prefix + number, None) for number in numbers for prefix in (BATCH, POSTING)]
-            return self._prune(rows, _OLDEST_BATCH_KEY, first, stop)
+            return self._prune(rows, OLDEST_BATCH_KEY, first, stop)
 
     def _prune(self, rows: list[Write], oldest_key: bytes, first: int, stop: int) -> int:
         if stop <= first:

@@ -2,7 +2,7 @@
 
 `python -m tests.crash.store_child PATH SEED MODE`. Recovers first and prints `recovered <last block>`; then
 prints `sealed <block>` for each block after its sync: those are the promises. MODE `run` closes a batch after
-every few blocks, its checkpoint written by another thread while blocks are sealed; `journal` never closes one;
+every few blocks, its checkpoint written by another thread beside the sealing; `journal` never closes one;
 `batches` closes one after every group. A StoreError ends it with `stopped <code>`, and `again <code>` shows
 what a second attempt gets.
 """

@@ -285,6 +285,12 @@ def test_a_newer_format_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert wrong.value.code is StoreCode.WRONG_FORMAT
 
 
+def test_a_check_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("state.journal_format.crc32", lambda data, value=0: 0)
+    assert encode_header(IDENTITY, 1, 1)[-4:] == b"\0\0\0\1"
+    assert encode_record(Record(1, 1, b"unlucky"))[-4:] == b"\0\0\0\1"
+
+
 def test_creating_leaves_a_journal_with_records_alone(tmp_path: Path) -> None:
     Journal.create(tmp_path / "journal", IDENTITY).close()
     Journal.create(tmp_path / "journal", IDENTITY).close()  # an empty one is what a crash in creation leaves

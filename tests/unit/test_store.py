@@ -141,6 +141,40 @@ def test_a_crash_between_checkpoint_and_dropping_the_journal_replays_nothing_twi
     store.close()
 
 
+def test_a_failed_checkpoint_leaves_the_journal_and_writes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path, IDENTITY)
+    chain = run(store, 4, 9)
+
+    class Full:
+        """LevelDB and its write batch on a full disk."""
+
+        def write_batch(self, sync: bool) -> "Full":
+            return self
+
+        def put(self, key: bytes, value: bytes) -> None:
+            pass
+
+        def write(self) -> None:
+            raise plyvel.IOError(b"IO error: 000003.log: No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(store, "_database", Full())
+        with pytest.raises(StoreError, match="writing the checkpoint of batch 1") as failed:
+            chain.close()
+    assert failed.value.code is StoreCode.NO_SPACE
+    with pytest.raises(StoreError, match="No space left") as poisoned:
+        store.put_meta_sync("a", b"b")
+    assert poisoned.value.code is StoreCode.POISONED
+    store.sync()  # the journal is a file of its own, and well
+    store.close()
+    store, chain, recovered = reopened(tmp_path)
+    assert (recovered.blocks, recovered.batches) == (4, 1)
+    assert dict(store.leaves.scan(b"")) == expected_leaves(SEED, 4)
+    store.close()
+
+
 def test_another_rollups_directory_is_refused(tmp_path: Path) -> None:
     Store.open(tmp_path, IDENTITY).close()
     others = (
