@@ -46,7 +46,8 @@ from state.hashing import keccak
 log = structlog.get_logger("poster")
 
 UNDERPRICED_WORDS = ("underpriced", "fee too low", "fee cap", "less than block base fee", "max fee per gas")
-LEDGER = 0
+LEDGER = 2**64 - 1
+"""Number of the store's record that holds the ledger: beyond all batches."""
 
 
 class BatchSource(Protocol):
@@ -79,6 +80,9 @@ class Listener(Protocol):
     def dropped(self, first: int) -> None:
         """A reorg dropped the batches from this one on; they will be posted again."""
 
+    def finalized(self, number: int) -> None:
+        """No batch up to this one can be disputed any more."""
+
 
 class Ledger(msgspec.Struct):
     """What posting has cost, counted once each batch is confirmed; and how far that is."""
@@ -103,6 +107,7 @@ class PosterStatus:
     last_error: str = ""
     posted: int = 0
     confirmed: int = 0
+    finalized: int = 0
     l1_block: int = 0
     spent_wei: int = 0
     gas_used: int = 0
@@ -183,6 +188,7 @@ class Poster:
         self.status.l1_block, self.status.posted = head.number, posted
         guardian = await self._follow(posted, head.number)
         await self._confirm(head.number)
+        await self._finalize()
         seen, own = await self._look(posted, guardian)
         step = decide(self._limits, seen, own, self._clock())
         return await self._act(step, own, posted, seen)
@@ -265,6 +271,15 @@ class Poster:
             if self._listener:
                 self._listener.confirmed(number)
         self._show_ledger()
+
+    async def _finalize(self) -> None:
+        if self.status.finalized == self._ledger.confirmed:
+            return
+        finalized = min(await self._rollup.finalized_batch(), self._ledger.confirmed)
+        if finalized > self.status.finalized:
+            self.status.finalized = finalized
+            if self._listener:
+                self._listener.finalized(finalized)
 
     def _count(self, receipt: L1Receipt) -> None:
         self._ledger.spent_wei += receipt.cost_wei
