@@ -1,9 +1,8 @@
 """Transactions that wait for a block: bounded in total and per account, kept in execution order.
 
-A `Pending` is one transaction on its way from ingress to its receipt, with everybody who waits for it. The
-mempool holds those whose signature is checked. One list for each ordering class is appended to by arrival;
-only the last class is ever sorted (by bid, stable), so that what `take` returns is `ordering.arrange` of what
-it takes, without sorting everything (iMEMPOOL_001).
+The mempool holds `Pending` transactions whose signature is checked. One list for each ordering class is
+appended to by arrival; only the last class is ever sorted (by bid, stable), so that what `take` returns is
+`ordering.arrange` of what it takes, without sorting everything (iMEMPOOL_001).
 
 - iMEMPOOL_002 Never more than `max_transactions`, nor `max_per_account` of one account; `add` raises Full.
 - iMEMPOOL_003 What was added is returned by exactly one `take` or `expire`.
@@ -15,7 +14,7 @@ from typing import Any
 
 from sequencer.jsonrpc import Deferred
 from sequencer.ordering import OrderingClass
-from state.actions import Transaction
+from state.actions import Payload, Transaction
 
 
 class Full(Exception):
@@ -28,10 +27,11 @@ class Full(Exception):
 
 
 class Pending:
-    """One transaction from ingress to receipt.
+    """One transaction from ingress to receipt, with everybody who waits for it.
 
-    `deadline_s` is None when it has none (oracle updates); `accepted` and `sealed` are answered when it
-    enters the mempool and when its block is durable.
+    `transaction` is there once the signature is checked. `deadline_s` is None when it has none (oracle
+    updates). Those in `accepted` are answered with its hash when it enters the mempool (then the list is
+    None), those in `sealed` with its receipt when its block is durable.
     """
 
     __slots__ = (
@@ -41,27 +41,33 @@ class Pending:
         "bid_uusd",
         "deadline_s",
         "digest",
+        "hash",
         "ordering_class",
+        "payload",
         "sealed",
         "transaction",
     )
 
+    transaction: Transaction
+
     def __init__(
         self,
-        transaction: Transaction,
+        payload: Payload,
         digest: bytes,
+        transaction_hash: bytes,
         account: int,
         deadline_s: int | None,
         place: tuple[int, int],
         arrival: int,
     ) -> None:
-        self.transaction = transaction
+        self.payload = payload
         self.digest = digest
+        self.hash = transaction_hash
         self.account = account
         self.deadline_s = deadline_s
         self.ordering_class, self.bid_uusd = place
         self.arrival = arrival
-        self.accepted: list[Deferred[Any]] = []
+        self.accepted: list[Deferred[Any]] | None = []
         self.sealed: list[Deferred[Any]] = []
 
 

@@ -146,14 +146,14 @@ class ReceiptMaker:
             self._signature,
             index,
             block.batch,
-            [_operation(each) for each in result.operations],
+            [operation_view(each) for each in result.operations],
             fills,
             FeeView(result.fee_uusd + trading_uusd, result.fee_uusd, trading_uusd),
             result.withdrawal or None,
         )
 
 
-def _operation(result: OperationResult) -> OperationView:
+def operation_view(result: OperationResult) -> OperationView:
     return OperationView(
         RejectCode(result.code).name if result.code else "OK",
         result.order_id,
@@ -197,16 +197,19 @@ decode_block: Callable[[bytes], SealedBlock] = msgspec.msgpack.Decoder(SealedBlo
 class Receipts:
     """Every block ever sealed: the last ones here, the others in the archive."""
 
-    def __init__(self, archive: BlockArchive, markets: Markets, stages: Stages) -> None:
+    def __init__(self, archive: BlockArchive, markets: Markets, stages: Stages, last_block: int) -> None:
+        self.stages = stages
+        self.last_block = last_block
+        """Number of the last durable block."""
         self._archive = archive
         self._markets = markets
-        self.stages = stages
         self._blocks: dict[int, SealedBlock] = {}
         self._recent: dict[bytes, tuple[SealedBlock, int]] = {}
 
     def add(self, block: SealedBlock) -> None:
         """A block became durable."""
-        self._blocks[block.header.number] = block
+        self.last_block = block.header.number
+        self._blocks[self.last_block] = block
         recent = self._recent
         for index, result in enumerate(block.results):
             recent[result.hash] = (block, index)
@@ -235,6 +238,12 @@ class Receipts:
             place = block, index
         block, index = place
         return ReceiptMaker(block, self._markets).receipt(index, self.stages.of(block.header.number))
+
+    def of_block(self, block: SealedBlock) -> list[Receipt]:
+        """The receipts of all transactions of a block."""
+        maker = ReceiptMaker(block, self._markets)
+        stage = self.stages.of(block.header.number)
+        return [maker.receipt(index, stage) for index in range(len(block.results))]
 
     def block(self, number: int) -> SealedBlock | None:
         """A sealed block, or None. May read the disk."""

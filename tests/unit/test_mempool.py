@@ -8,7 +8,7 @@ import pytest
 
 from sequencer.mempool import Full, Mempool, Pending
 from sequencer.ordering import arrange
-from state.actions import OracleUpdate, Transaction
+from state.actions import OracleUpdate
 
 SEED = 20
 
@@ -16,8 +16,9 @@ SEED = 20
 def pending(
     arrival: int, account: int = 1, deadline_s: int | None = 100, place: tuple[int, int] = (3, 0)
 ) -> Pending:
-    transaction = Transaction(OracleUpdate(()), (), arrival.to_bytes(32, "big"))
-    return Pending(transaction, bytes(32), account, deadline_s, place, arrival)
+    return Pending(
+        OracleUpdate(()), bytes(32), arrival.to_bytes(32, "big"), account, deadline_s, place, arrival
+    )
 
 
 def test_takes_what_arrange_would_put_first() -> None:

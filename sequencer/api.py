@@ -1,0 +1,23 @@
+"""All methods of the public port, in one list; the feed's own two are added by the node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sequencer.api_chain import ChainApi
+from sequencer.api_context import ApiContext
+from sequencer.api_market import MarketApi
+from sequencer.api_transactions import TransactionApi
+from sequencer.api_wallet import WalletApi
+from sequencer.jsonrpc import Method
+
+
+def public_methods(context: ApiContext) -> list[Method[Any]]:
+    """The methods that read or take transactions."""
+    chain = ChainApi(context)
+    return [
+        *TransactionApi(context).methods(),
+        *chain.methods(),
+        *MarketApi(context).methods(),
+        *WalletApi(context, chain).methods(),
+    ]

@@ -1,0 +1,143 @@
+"""What happens to a closed batch beside the sealing of new blocks: root, tree, database, then the poster.
+
+One batch at a time, in a worker thread: the tree takes the changed leaves, the root goes into the journal,
+the money is counted, and one atomic write moves the database to the end of the batch. Blocks of the next
+batch are executed and sealed meanwhile; the cache keeps the changed leaves in memory until the database
+has them.
+
+- iCOMMIT_001 Money is conserved: over all accounts, cash and position cost, and the pots, add up to the
+  collateral. A batch that fails this is not checkpointed, and the node stops.
+- iCOMMIT_002 A batch reaches the poster only after its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+import trio
+
+from sequencer.conservation import Books, ConservationError
+from sequencer.machine import ClosedBatch, Machine
+from sequencer.metrics import Metrics
+from sequencer.receipts import Receipts
+from sequencer.sealer import Closed, Sealed
+from state.store import Store
+from state.store_records import JournalRoot, StoredBatch, StoredBlock
+from state.tree import Tree
+
+BOOKS = "books"
+"""Name under which a checkpoint keeps the running sums."""
+
+
+@dataclass(slots=True)
+class TreeAccess:
+    """The tree, for worker threads; whoever holds `lock` may touch it."""
+
+    tree: Tree
+    lock: Lock = field(default_factory=Lock)
+
+
+def stored_batch(closed: ClosedBatch, root: bytes) -> StoredBatch:
+    return StoredBatch(
+        closed.number, closed.first_block, closed.last_block, closed.last_block_hash, root, closed.data
+    )
+
+
+class Committer:
+    """See the module's text. `on_committed` is called in the trio thread.
+
+    `keep_from(batch)` is the oldest batch whose state must stay provable once `batch` is committed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        trees: TreeAccess,
+        machine: Machine,
+        books: Books,
+        receipts: Receipts,
+        metrics: Metrics,
+        *,
+        keep_from: Callable[[int], int],
+        on_committed: Callable[[StoredBatch], None],
+    ) -> None:
+        self._store = store
+        self._trees = trees
+        self._machine = machine
+        self._books = books
+        self._receipts = receipts
+        self._metrics = metrics
+        self._keep_from = keep_from
+        self._on_committed = on_committed
+        self._blocks: list[StoredBlock] = []
+        self._closed: Closed | None = None
+        self._busy = False
+        self._changed = trio.Condition()
+        self._arrived = trio.Event()
+
+    def sealed(self, sealed: Sealed) -> None:
+        """A durable block: kept until its batch is checkpointed."""
+        self._blocks.append(sealed.stored)
+
+    def begin(self) -> None:
+        """A batch is being closed: its end is on the way through the sealer."""
+        self._busy = True
+
+    def closed(self, closed: Closed) -> None:
+        """The end of a batch, and all its blocks, are durable."""
+        self._closed = closed
+        self._arrived.set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a closed batch is still being written."""
+        return self._busy
+
+    async def wait_idle(self) -> None:
+        """Waits until no closed batch is being written."""
+        async with self._changed:
+            while self._busy:
+                await self._changed.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commits closed batches until cancelled. Raises ConservationError, StoreError."""
+        task_status.started()
+        while True:
+            await self._arrived.wait()
+            self._arrived = trio.Event()
+            closed, self._closed = self._closed, None
+            assert closed is not None
+            blocks, self._blocks = self._blocks, []
+            begun = trio.current_time()
+            batch = await trio.to_thread.run_sync(self.commit, closed, blocks)
+            self._metrics.checkpoint_s.observe(trio.current_time() - begun)
+            self._metrics.batches.inc()
+            self._machine.view.release()
+            self._receipts.archived(batch.last_block)
+            self._on_committed(batch)
+            async with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
+        """Root, books and checkpoint of one batch; blocks. Raises ConservationError, StoreError."""
+        with self._trees.lock:
+            return self._commit(closed, blocks)
+
+    def _commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
+        batch = closed.batch
+        tree = self._trees.tree
+        root = tree.update(batch.dirty)
+        self._store.append_root(JournalRoot(batch.number, root))
+        try:
+            self._books.take(batch.dirty)
+        except ConservationError:
+            self._metrics.conservation_ok.set(0)
+            raise
+        writes = tree.commit(batch.number) + tree.prune(self._keep_from(batch.number))
+        stored = stored_batch(batch, root)
+        meta = {BOOKS: self._books.encode()}
+        self._store.checkpoint(stored, writes, blocks, closed.journal_next, meta)
+        return stored

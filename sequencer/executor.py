@@ -1,0 +1,259 @@
+"""Makes blocks: every interval with work in it, takes what waits, in order, executes it and has it sealed.
+
+The only writer of the state. A block is executed in one go in the event loop, so whoever reads the state
+between blocks sees whole blocks. While a block's fsync is under way the next one may be executing; when too
+many wait for the disk, execution pauses.
+
+- iEXEC_001 Timestamps never go back, whatever the clock does.
+- iEXEC_002 A transaction is answered exactly once: with a receipt after its block is durable, or with why
+  it was refused. A refused one is in no block.
+- iEXEC_003 Nobody reads a batch that is half closed: closing happens between blocks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from sequencer.config import BatchesSection, BlocksSection
+from sequencer.ingress import Ingress
+from sequencer.machine import ExecutedBlock, Machine
+from sequencer.mempool import Mempool, Pending
+from sequencer.metrics import Metrics
+from sequencer.sealer import Sealer
+from state import keys
+from state.block import L1Message
+from state.errors import RejectCode, Rejected
+
+DRAIN_LOOK_S = 0.005
+IDLE_LOOK_S = 1.0
+"""At the latest after this long the executor looks whether something fell due."""
+_DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
+
+
+class Inbox:
+    """L1 messages on their way into a block, in the order of the L1 queue; bounded."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._messages: deque[L1Message] = deque()
+        self._room = trio.Condition()
+        self._on_message: Callable[[], None] = lambda: None
+        self.l1_block = 0
+        """Up to which L1 block the queue has been read."""
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def on_message(self, call: Callable[[], None]) -> None:
+        """`call` is called whenever messages have arrived."""
+        self._on_message = call
+
+    async def put(self, messages: list[L1Message], l1_block: int) -> None:
+        """Adds messages; the queue has been read up to `l1_block`. Waits while there is no room."""
+        for message in messages:
+            async with self._room:
+                while len(self._messages) >= self._limit:
+                    await self._room.wait()
+                self._messages.append(message)
+            self._on_message()
+        self.l1_block = max(self.l1_block, l1_block)
+
+    async def take(self, limit: int) -> tuple[L1Message, ...]:
+        """The next messages, at most `limit`."""
+        async with self._room:
+            taken = tuple(self._messages.popleft() for _ in range(min(limit, len(self._messages))))
+            self._room.notify_all()
+        return taken
+
+
+class Closer(Protocol):
+    """Who takes closed batches, one at a time."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a closed batch is still being written."""
+
+    async def wait_idle(self) -> None:
+        """Waits until it is not."""
+
+    def begin(self) -> None:
+        """A batch is closed and on its way."""
+
+
+class Executor:
+    """See the module's text. `now_ms` is the wall clock."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        mempool: Mempool,
+        ingress: Ingress,
+        inbox: Inbox,
+        sealer: Sealer,
+        closer: Closer,
+        metrics: Metrics,
+        blocks: BlocksSection,
+        batches: BatchesSection,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._machine = machine
+        self._mempool = mempool
+        self._ingress = ingress
+        self._inbox = inbox
+        self._sealer = sealer
+        self._metrics = metrics
+        self._blocks = blocks
+        self._batches = batches
+        self._now_ms = now_ms
+        self._closer = closer
+        self._awaiting: dict[int, list[Pending]] = {}
+        self._wake = trio.Event()
+        self._hurry = trio.Event()
+        self._draining = False
+        self._close_wanted = False
+        self._next_sweep = -math.inf
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._wake.set()
+
+    def seal_now(self) -> None:
+        """Make a block of what waits without waiting for the interval."""
+        self._hurry.set()
+        self._wake.set()
+
+    def close_now(self) -> None:
+        """Close the open batch as soon as possible."""
+        self._close_wanted = True
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Make blocks of all that was accepted, then end `run`."""
+        self._draining = True
+        self.seal_now()
+
+    def take_awaiting(self, block_number: int) -> list[Pending]:
+        """Those who wait for their receipts from a block, in the order of its transactions; once."""
+        return self._awaiting.pop(block_number)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Makes blocks until `drain`; returns when all that was accepted is durable.
+
+        Must not be cancelled but to give up: a block may have been executed and not been sealed.
+        """
+        task_status.started()
+        while not self._draining:
+            await self._until_work()
+            await self._until_slot()
+            await self._step()
+        while self._has_work() or self._ingress.unchecked:
+            if self._has_work():
+                await self._step()
+            else:
+                await trio.sleep(DRAIN_LOOK_S)  # the signature workers have the rest
+        await self._sealer.flush()
+
+    async def _step(self) -> None:
+        """Makes the next block, if there is anything to put in, and closes the batch if that is due."""
+        if self._has_work():
+            if self._is_full():
+                await self._closer.wait_idle()
+                await self._close_batch()
+            await self._sealer.put(await self._make_block())
+        if self._must_close():
+            await self._close_batch()
+
+    async def _close_batch(self) -> None:
+        self._close_wanted = False
+        if self._machine.batch is not None:
+            self._closer.begin()
+            await self._sealer.put(self._machine.close())
+
+    async def _until_work(self) -> None:
+        while not (self._draining or self._has_work() or self._must_close()):
+            self._wake = trio.Event()
+            with trio.move_on_after(IDLE_LOOK_S):
+                await self._wake.wait()
+
+    async def _until_slot(self) -> None:
+        """Waits for the next multiple of the interval, unless somebody is in a hurry."""
+        with trio.move_on_at(self._next_slot()):
+            await self._hurry.wait()
+        self._hurry = trio.Event()
+
+    def _next_slot(self) -> float:
+        interval_s = self._blocks.block_interval_ms / 1000
+        return math.floor(trio.current_time() / interval_s + 1) * interval_s
+
+    def _has_work(self) -> bool:
+        return bool(len(self._mempool) or len(self._inbox) or self._dead_man_is_due())
+
+    def _dead_man_is_due(self) -> bool:
+        first = self._machine.view.first_under(_DEAD_MAN_PREFIX)
+        return first is not None and int.from_bytes(first[0][1:9], "big") <= self._now_ms()
+
+    def _is_full(self) -> bool:
+        batch = self._machine.batch
+        return batch is not None and (
+            batch.bytes >= self._batches.max_bytes - self._batches.max_bytes // 16
+            or len(batch.encoded) >= self._batches.max_blocks
+        )
+
+    def _must_close(self) -> bool:
+        batch = self._machine.batch
+        if batch is None or self._closer.is_busy:
+            return False
+        age_ms = self._now_ms() - batch.opened_ms
+        return self._close_wanted or self._is_full() or age_ms >= self._batches.max_age_ms
+
+    async def _make_block(self) -> ExecutedBlock:
+        """Executes one block; refused transactions are answered at once."""
+        self._sweep()
+        messages = await self._inbox.take(self._blocks.max_messages)
+        machine = self._machine
+        system = machine.system
+        timestamp_ms = max(self._now_ms(), system.timestamp_ms)
+        l1_block = max(system.l1_block, self._inbox.l1_block, *(it.l1_block for it in messages))
+        candidates = self._mempool.take(self._blocks.max_transactions)
+        begun = time.perf_counter()
+        executed = machine.execute(
+            timestamp_ms,
+            l1_block,
+            messages,
+            [pending.transaction for pending in candidates],
+            self._batches.max_bytes,
+        )
+        seconds = time.perf_counter() - begun
+        outcomes = executed.outcomes
+        if len(outcomes) < len(candidates):
+            self._mempool.put_back(candidates[len(outcomes) :])
+        included: list[Pending] = []
+        for pending, outcome in zip(candidates, outcomes, strict=False):
+            if isinstance(outcome, Rejected):
+                self._ingress.refused(pending, outcome)
+            else:
+                included.append(pending)
+        result = executed.result
+        self._awaiting[result.header.number] = included
+        operations = sum(len(each.operations) for each in result.results)
+        self._metrics.block_executed(
+            len(included), operations, len(result.trades), len(messages), Counter(), seconds
+        )
+        return executed
+
+    def _sweep(self) -> None:
+        """Once a second, what waits past its deadline is refused."""
+        if trio.current_time() < self._next_sweep:
+            return
+        self._next_sweep = trio.current_time() + 1
+        now_s = self._now_ms() // 1000
+        for pending in self._mempool.expire(now_s):
+            rejected = Rejected(RejectCode.DEADLINE_EXPIRED, deadline_s=pending.deadline_s or 0, now_s=now_s)
+            self._ingress.refused(pending, rejected)

@@ -1,0 +1,291 @@
+"""From a client's JSON to the mempool: decode, digest, find out who signed, check, admit.
+
+Checks run from cheap to dear: shape, limits of the mempool, deadline; then the signature, in batches beside
+the event loop (`recovery`); then whether the signer may act for the account. What passes is almost certainly
+going to be executed; the transition checks everything again, in order, and has the last word.
+
+- iINGRESS_001 Resending a transaction is idempotent by its hash: while it is on its way the new caller joins
+  those who wait, afterwards the receipt answers, also after a restart.
+- iINGRESS_002 Everybody who waits is answered exactly once: with a hash, a receipt, or why there is none.
+- iINGRESS_003 At most `max_unchecked` transactions wait for their signature check; further ones answer BUSY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sequencer.errors import ErrorCode, RpcError
+from sequencer.jsonrpc import Deferred
+from sequencer.markets import Markets
+from sequencer.mempool import Full, Mempool, Pending
+from sequencer.ordering import OrderingClass, place_in_order
+from sequencer.receipts import Receipt, Receipts, hex_of
+from sequencer.recovery import Recovery, Signers
+from state import keys, wire
+from state.actions import Action, OracleUpdate, SignedAction, Transaction
+from state.eip712 import Domain, action_digest, report_digest, transaction_hash, update_hash
+from state.errors import RejectCode, Rejected
+from state.view import StateView
+from state.wire_msgpack import decode_msgpack
+
+Sent = wire.SignedActionJson | str
+"""A transaction as clients send it: JSON, or 0x-hex of its canonical msgpack."""
+
+MESSAGES = {
+    RejectCode.WRONG_SIGNER: "the signer may not act for this account",
+    RejectCode.DEADLINE_EXPIRED: "the deadline has passed",
+    RejectCode.UNKNOWN_ACCOUNT: "there is no such account",
+    RejectCode.UNKNOWN_INSTRUMENT: "there is no such instrument",
+}
+
+_BEFORE_EXECUTION = frozenset(
+    {RejectCode.NONCE_USED, RejectCode.NONCE_TOO_OLD, RejectCode.DEADLINE_EXPIRED, RejectCode.ORACLE_OLD}
+)
+"""Reasons for which a resent transaction that was executed long ago is refused."""
+
+
+def rejection(rejected: Rejected) -> RpcError:
+    """The transition's or a check's no as a JSON-RPC error."""
+    code = rejected.code
+    message = MESSAGES.get(code, code.name.lower().replace("_", " "))
+    return RpcError.rejected(int(code), code.name, message, rejected.data)
+
+
+class Ingress:
+    """Everything between the public port and the mempool. Used from the trio thread only.
+
+    `now_ms` is the wall clock; `on_admitted` is called when the mempool got work. The owner must call
+    `use_recovery` before the first submission.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        view: StateView,
+        markets: Markets,
+        mempool: Mempool,
+        receipts: Receipts,
+        *,
+        max_unchecked: int,
+        now_ms: Callable[[], int],
+        on_admitted: Callable[[], None],
+        on_rejected: Callable[[str], None],
+    ) -> None:
+        self.domain = domain
+        self.closed: ErrorCode | None = None
+        """Why nothing new is taken, or None."""
+        self.in_flight: dict[bytes, Pending] = {}
+        self._view = view
+        self._markets = markets
+        self._mempool = mempool
+        self._receipts = receipts
+        self._max_unchecked = max_unchecked
+        self._now_ms = now_ms
+        self._on_admitted = on_admitted
+        self._on_rejected = on_rejected
+        self._recovery: Recovery[Pending]
+        self._unchecked = 0
+        self._arrivals = 0
+
+    def use_recovery(self, recovery: Recovery[Pending]) -> None:
+        """Signatures are checked by `recovery`, which must answer to `recovered`."""
+        self._recovery = recovery
+
+    @property
+    def unchecked(self) -> int:
+        """Transactions that wait for their signature check."""
+        return self._unchecked
+
+    def decode(self, sent: Sent) -> SignedAction:
+        """The signed action that a client sent.
+
+        Raises RpcError INVALID_PARAMS with path, expected and got, BAD_SIGNATURE, or UNKNOWN_INSTRUMENT.
+        """
+        try:
+            if isinstance(sent, str):
+                return decode_msgpack(_bytes_of(sent))
+            return wire.to_signed_action(sent, self._markets.number_of)
+        except wire.WireError as error:
+            data = {"path": error.path, "expected": error.expected, "got": error.got}
+            raise RpcError(ErrorCode.INVALID_PARAMS, f"invalid transaction: {error}", data) from None
+        except Rejected as rejected:
+            if rejected.code is RejectCode.BAD_SIGNATURE:
+                raise RpcError(ErrorCode.BAD_SIGNATURE, data=rejected.data) from None
+            raise rejection(rejected) from None
+
+    def digest(self, action: Action) -> bytes:
+        """What the trader signed. Raises RpcError UNKNOWN_INSTRUMENT."""
+        try:
+            return action_digest(self.domain, action, self._markets.name_hash_of)
+        except KeyError as error:
+            raise rejection(Rejected(RejectCode.UNKNOWN_INSTRUMENT, market=str(error))) from None
+
+    def submit(self, sent: Sent, until_sealed: bool) -> Any:
+        """Takes a signed action; returns a Deferred of its receipt (or its hash, unless `until_sealed`).
+
+        Returns the receipt or hash itself when it is known already. Raises RpcError: DRAINING, PAUSED,
+        BUSY, and what `decode` raises; later failures go to the Deferred.
+        """
+        if self.closed is not None:
+            raise RpcError(self.closed)
+        signed = self.decode(sent)
+        action = signed.action
+        digest = self.digest(action)
+        found = transaction_hash(digest, signed.signature)
+        pending = self.in_flight.get(found)
+        if pending is None:
+            if self._receipts.is_recent(found):
+                return self._known(found, until_sealed)
+            now_s = self._now_ms() // 1000
+            if action.deadline_s < now_s:
+                return self._late(found, action.deadline_s, now_s, until_sealed)
+            self._arrivals += 1
+            pending = Pending(
+                signed,
+                digest,
+                found,
+                action.account,
+                action.deadline_s,
+                place_in_order(signed),
+                self._arrivals,
+            )
+            self._begin(pending, digest + signed.signature)
+        return self._wait(pending, until_sealed)
+
+    def submit_update(self, update: OracleUpdate, until_sealed: bool) -> Any:
+        """As `submit`, for publishers' reports."""
+        if self.closed is not None:
+            raise RpcError(self.closed)
+        digests = [report_digest(self.domain, report) for report in update.reports]
+        hashes = [
+            transaction_hash(digest, report.signature)
+            for digest, report in zip(digests, update.reports, strict=True)
+        ]
+        found = update_hash(hashes)
+        pending = self.in_flight.get(found)
+        if pending is None:
+            if self._receipts.is_recent(found):
+                return self._known(found, until_sealed)
+            self._arrivals += 1
+            place = (int(OrderingClass.ORACLE), 0)
+            pending = Pending(update, b"", found, 0, None, place, self._arrivals)
+            pairs = [
+                digest + report.signature for digest, report in zip(digests, update.reports, strict=True)
+            ]
+            self._begin(pending, b"".join(pairs))
+        return self._wait(pending, until_sealed)
+
+    def recovered(self, pending: Pending, signers: Signers) -> None:
+        """The signature check's answer: admit the transaction, or say why not."""
+        self._unchecked -= 1
+        pending.transaction = Transaction(pending.payload, signers, pending.hash)
+        try:
+            if pending.account:
+                self._check_signer(pending, signers[0])
+            self._mempool.add(pending)
+        except Full as full:
+            self.fail(pending, busy(full))
+            return
+        except RpcError as error:
+            self.fail(pending, error)
+            return
+        waiting, pending.accepted = pending.accepted, None
+        for deferred in waiting or ():
+            deferred.resolve(hex_of(pending.hash))
+        self._on_admitted()
+
+    def sealed(self, pending: Pending, receipt: Receipt | None) -> None:
+        """The transaction's block is durable: answer everybody; None will do when nobody waits for it."""
+        self.in_flight.pop(pending.hash, None)
+        for deferred in pending.sealed:
+            deferred.resolve(receipt)
+
+    def refused(self, pending: Pending, rejected: Rejected) -> None:
+        """The transition refused it. If that is because it was executed before, its receipt is the answer."""
+        if rejected.code in _BEFORE_EXECUTION:
+            receipt = self._receipts.find(pending.hash)
+            if receipt is not None:
+                self.sealed(pending, receipt)
+                return
+        if rejected.code is RejectCode.WRONG_SIGNER and pending.account:
+            self.fail(pending, self._wrong_signer(pending, pending.transaction.signers[0]))
+        else:
+            self.fail(pending, rejection(rejected))
+
+    def fail(self, pending: Pending, error: RpcError) -> None:
+        """Answer everybody who waits with an error."""
+        self.in_flight.pop(pending.hash, None)
+        self._on_rejected(str(error.data["code"]))
+        for deferred in (*(pending.accepted or ()), *pending.sealed):
+            deferred.fail(error)
+
+    def fail_all(self, error: RpcError) -> None:
+        """The node stops without sealing these."""
+        for pending in list(self.in_flight.values()):
+            self.fail(pending, error)
+
+    def _begin(self, pending: Pending, pairs: bytes) -> None:
+        if self._unchecked >= self._max_unchecked:
+            raise RpcError(ErrorCode.BUSY, data={"queue": "signatures", "limit": self._max_unchecked})
+        try:
+            self._mempool.check_room(pending.account)
+        except Full as full:
+            raise busy(full) from None
+        self._unchecked += 1
+        self.in_flight[pending.hash] = pending
+        self._recovery.submit(pending, pairs)
+
+    def _wait(self, pending: Pending, until_sealed: bool) -> Any:
+        deferred: Deferred[Any] = Deferred()
+        if until_sealed:
+            pending.sealed.append(deferred)
+        elif pending.accepted is None:
+            return hex_of(pending.hash)
+        else:
+            pending.accepted.append(deferred)
+        return deferred
+
+    def _known(self, found: bytes, until_sealed: bool) -> Any:
+        return self._receipts.find(found) if until_sealed else hex_of(found)
+
+    def _late(self, found: bytes, deadline_s: int, now_s: int, until_sealed: bool) -> Any:
+        """A transaction past its deadline: known, or too late."""
+        receipt = self._receipts.find(found)
+        if receipt is None:
+            raise rejection(Rejected(RejectCode.DEADLINE_EXPIRED, deadline_s=deadline_s, now_s=now_s))
+        return receipt if until_sealed else receipt.hash
+
+    def _check_signer(self, pending: Pending, signer: bytes | None) -> None:
+        if signer is None:
+            raise RpcError(ErrorCode.BAD_SIGNATURE, data={"digest": hex_of(pending.digest)})
+        account = self._view.get(keys.account_key(pending.account))
+        if account is None:
+            raise rejection(Rejected(RejectCode.UNKNOWN_ACCOUNT, account=pending.account))
+        if account.owner != signer:
+            key = keys.session_key_key(pending.account, signer) if account.session_keys else None
+            if key is None or self._view.get(key) is None:
+                raise self._wrong_signer(pending, signer)
+
+    def _wrong_signer(self, pending: Pending, signer: bytes | None) -> RpcError:
+        account = self._view.get(keys.account_key(pending.account))
+        data: dict[str, object] = {
+            "recovered": hex_of(signer) if signer else None,
+            "digest": hex_of(pending.digest),
+            "account": pending.account,
+            "owner": hex_of(account.owner) if account else None,
+        }
+        return RpcError(ErrorCode.WRONG_SIGNER, data=data)
+
+
+def busy(full: Full) -> RpcError:
+    return RpcError(ErrorCode.BUSY, data={"queue": f"mempool ({full.what})", "limit": full.limit})
+
+
+def _bytes_of(text: str) -> bytes:
+    try:
+        if text.startswith("0x"):
+            return bytes.fromhex(text[2:])
+    except ValueError:
+        pass
+    raise wire.WireError("$", "an object, or msgpack as 0x-hex", "another string")

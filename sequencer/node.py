@@ -1,0 +1,434 @@
+"""The node: every part, put together, started, and stopped in order.
+
+Nursery tree (who is below is closed by who is above):
+
+    Node.run
+      core      recovery processes, sealer, committer, executor     closed last, when all accepted is durable
+      edge      bridge, feed ticker, admin server, public server    closed before
+    signals     (serve_node) ask the node to drain
+
+`run` owns the store and closes it. Start: recover from disk, start the parts, open the port, and only then
+`task_status.started`. Stop (`drain`): take nothing new, seal what was accepted, let its answers leave, close
+the port, close the store; all of it under a shielded deadline. A part that fails ends everything at once:
+what was not durable was not acknowledged, so the state on disk is safe, and the callers that still wait are
+told so. Unknown errors are never survived.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from sequencer import logs
+from sequencer.admin import admin_methods, load_token
+from sequencer.api import public_methods
+from sequencer.api_context import ApiContext
+from sequencer.committer import Committer
+from sequencer.config import NodeConfig
+from sequencer.errors import ErrorCode, RpcError
+from sequencer.executor import Executor, Inbox
+from sequencer.feed import Feed, FeedLimits
+from sequencer.health import Health
+from sequencer.http_server import App, Server, serve
+from sequencer.ingress import Ingress
+from sequencer.jsonrpc import Dispatcher, Method, Registry
+from sequencer.l1_link import Bridge, L1Link
+from sequencer.market_data import MarketData
+from sequencer.mempool import Mempool, Pending
+from sequencer.metrics import Metrics
+from sequencer.publisher import Publisher
+from sequencer.receipts import ReceiptMaker, Receipts, Stages
+from sequencer.recovery import ProcessRecovery
+from sequencer.sealer import Closed, Sealed, Sealer
+from sequencer.signing import SecretKey
+from sequencer.startup import Opened, open_state
+from state.eip712 import Domain
+from state.store import Store, StoreError
+from state.store_records import StoredBatch
+
+SWITCH_INTERVAL_S = 0.0005
+"""A worker thread that comes back from the disk waits at most this long for a busy event loop."""
+SIGNATURE_WORKERS = 1
+READ_THREADS = 4
+RECENT_BLOCKS = 256
+"""Read at the start for the last trades."""
+ADMIN_HOST = "127.0.0.1"
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class StoreArchive:
+    """The store as `Receipts` reads it (`BlockArchive`)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def block(self, number: int) -> bytes | None:
+        stored = self._store.block(number)
+        return None if stored is None else stored.data
+
+    def transaction_place(self, transaction_hash: bytes) -> tuple[int, int] | None:
+        return self._store.transaction(transaction_hash)
+
+
+class Node:
+    """See the module's text. Made once, run once.
+
+    `key` signs block headers. `bridge` is the L1 side, None to run without; `now_ms` the wall clock.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        domain: Domain,
+        key: SecretKey,
+        bridge: Bridge | None = None,
+        *,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        self.domain = domain
+        self.health = Health()
+        self.metrics = Metrics()
+        self.port = 0
+        """The public port, once `run` has started."""
+        self.admin_port = 0
+        self.link: L1Link
+        self._key = key
+        self._bridge = bridge
+        self._now_ms = now_ms
+        self._log = logs.logger(chain=domain.chain_id)
+        self._stop = trio.Event()
+        self._executed = trio.Event()
+        self._public_closed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until `drain`. Raises ConfigError, StoreError, ConservationError, WorkerDied, OSError (a port
+        that is taken): after any of them nothing acknowledged is lost."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        config = self.config
+        path = Path(config.node.data_dir)
+        opened = await trio.to_thread.run_sync(
+            open_state, path, self.domain, config.store.clean_leaves, config.store.tree_pages
+        )
+        try:
+            self._build(opened)
+            token = load_token(Path(config.admin.token_file or path / "admin.token"))
+            recovered = opened.recovered
+            self._log.info(
+                "recovered",
+                block=recovered.last_block,
+                batch=recovered.last_batch,
+                replayed_blocks=recovered.blocks,
+                replayed_batches=recovered.batches,
+            )
+            async with trio.open_nursery() as core:
+                await core.start(self.recovery.run)
+                await core.start(self.sealer.run)
+                await core.start(self.committer.run)
+                core.start_soon(self._execute)
+                async with trio.open_nursery() as edge:
+                    server = await self._open_edge(edge, token)
+                    task_status.started(self)
+                    self._log.info("ready for orders", port=self.port, admin_port=self.admin_port)
+                    await self._stop.wait()
+                    await self._close_edge(edge, server)
+                core.cancel_scope.cancel()
+            self._log.info("stopped", block=opened.machine.system.block_number)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(opened.store.close)
+
+    def drain(self) -> None:
+        """Stop: take nothing new, seal what was accepted, answer, close. Returns at once."""
+        if not self._stop.is_set():
+            self._log.info("draining")
+            self.health.draining = True
+            self.ingress.closed = ErrorCode.DRAINING
+            self._stop.set()
+
+    def pause(self) -> None:
+        """Take no new transactions until `resume`."""
+        self.health.paused = True
+        if not self.health.draining:
+            self.ingress.closed = ErrorCode.PAUSED
+
+    def resume(self) -> None:
+        """Take new transactions again."""
+        self.health.paused = False
+        if not self.health.draining:
+            self.ingress.closed = None
+
+    def seal_now(self) -> None:
+        self.executor.seal_now()
+
+    def post_now(self) -> None:
+        self.executor.close_now()
+
+    def admin_status(self) -> dict[str, Any]:
+        """What `admin_status` answers."""
+        return {
+            "ready": not self.health.reasons_not_ready(),
+            "reasons": self.health.reasons_not_ready(),
+            "mempool": len(self.mempool),
+            "unchecked": self.ingress.unchecked,
+            **self.api.summary(),
+        }
+
+    def _build(self, opened: Opened) -> None:
+        """Makes the parts around the recovered state."""
+        config = self.config
+        self.opened = opened
+        machine = opened.machine
+        self.stages = Stages()
+        self.mempool = Mempool(config.mempool.max_transactions, config.mempool.max_per_account)
+        archive = StoreArchive(opened.store)
+        self.receipts = Receipts(archive, machine.markets, self.stages, machine.system.block_number)
+        self.inbox = Inbox(config.blocks.max_messages * 4)
+        self.market_data = MarketData()
+        self.ingress = Ingress(
+            self.domain,
+            machine.view,
+            machine.markets,
+            self.mempool,
+            self.receipts,
+            max_unchecked=config.mempool.max_unchecked,
+            now_ms=self._now_ms,
+            on_admitted=lambda: self.executor.wake(),
+            on_rejected=lambda code: self.metrics.rejected(Counter((code,))),
+        )
+        self.recovery: ProcessRecovery[Pending] = ProcessRecovery(SIGNATURE_WORKERS, self.ingress.recovered)
+        self.ingress.use_recovery(self.recovery)
+        self.sealer = Sealer(
+            opened.store,
+            self._key,
+            self.domain,
+            self.metrics,
+            max_waiting=config.blocks.max_unsealed,
+            on_sealed=self._block_sealed,
+            on_closed=self._batch_closed,
+        )
+        self.committer = Committer(
+            opened.store,
+            opened.trees,
+            machine,
+            opened.books,
+            self.receipts,
+            self.metrics,
+            keep_from=self._keep_from,
+            on_committed=self._batch_committed,
+        )
+        self.executor = Executor(
+            machine,
+            self.mempool,
+            self.ingress,
+            self.inbox,
+            self.sealer,
+            self.committer,
+            self.metrics,
+            config.blocks,
+            config.batches,
+            now_ms=self._now_ms,
+        )
+        self.inbox.on_message(self.executor.wake)
+        self.link = L1Link(
+            opened.store,
+            opened.trees,
+            self.inbox,
+            self.stages,
+            self.metrics,
+            machine.system.inbox_next,
+            self._l1_seen,
+        )
+        self.feed = Feed(
+            lambda name: self.publisher.open_channel(name),
+            max_subscriptions=config.limits.max_ws_subscriptions,
+            limits=FeedLimits(ring_messages=config.feed.history),
+        )
+        self.api = ApiContext(
+            self.domain,
+            self._key.address,
+            machine,
+            opened.store,
+            opened.trees,
+            self.ingress,
+            self.receipts,
+            self.market_data,
+            self.link,
+            self.health,
+            self._now_ms,
+            trio.CapacityLimiter(READ_THREADS),
+        )
+        self.publisher = Publisher(self.feed, self.api)
+        for sealed in opened.unsaved:
+            self.receipts.add(sealed.block)
+            self.committer.sealed(sealed)
+        self._watch_gauges()
+        self._load_market_data()
+        self.metrics.block_number.set(machine.system.block_number)
+        self.health.recovered = True
+        self.health.l1_seen = self._bridge is None
+
+    def _load_market_data(self) -> None:
+        last = self.opened.machine.system.block_number
+        numbers = range(max(1, last - RECENT_BLOCKS + 1), last + 1)
+        blocks = [block for number in numbers if (block := self.receipts.block(number)) is not None]
+        machine = self.opened.machine
+        self.market_data.load(machine.view, machine.markets.by_number, blocks)
+
+    def _watch_gauges(self) -> None:
+        watch = self.metrics.watch
+        watch("mempool_transactions", "Waiting for a block", lambda: len(self.mempool))
+        watch("unchecked_transactions", "Waiting for a signature check", lambda: self.ingress.unchecked)
+        watch("in_flight_transactions", "Not answered yet", lambda: len(self.ingress.in_flight))
+        watch("inbox_messages", "L1 messages waiting for a block", lambda: len(self.inbox))
+        watch("feed_subscribers", "Subscribers", lambda: self.feed.subscriber_count)
+        watch("batches_unposted", "Closed batches not on L1 yet", lambda: self._batch_lag())
+        watch("ready", "1 when ready", lambda: not self.health.reasons_not_ready())
+
+    def _batch_lag(self) -> int:
+        checkpoint = self.opened.store.last_checkpoint
+        return checkpoint.batch_number - self.link.posted_batch if checkpoint else 0
+
+    async def _open_edge(self, edge: trio.Nursery, token: str) -> Server:
+        """Starts the L1 side, the feed and both ports; the public one last."""
+        config = self.config
+        if self._bridge is not None:
+            await edge.start(self._bridge.run, self.link)
+        await edge.start(self.publisher.run)
+        pages = self.health.pages(self.metrics.page)
+        admin = App(
+            self._dispatcher(admin_methods(self, token)), self._on_fault, pages, allowed_origins=frozenset()
+        )
+        _, self.admin_port, _ = await self._listen(edge, ADMIN_HOST, config.admin.port, admin)
+        methods = [*public_methods(self.api), *self.feed.methods()]
+        public = App(
+            self._dispatcher(methods),
+            self._on_fault,
+            pages,
+            allowed_origins=frozenset(config.server.cors_origins),
+            on_websocket_closed=self.feed.forget,
+        )
+        listening = await self._listen(edge, config.server.host, config.server.port, public)
+        server, self.port, self._public_closed = listening
+        return server
+
+    async def _listen(
+        self, edge: trio.Nursery, host: str, port: int, app: App
+    ) -> tuple[Server, int, trio.Event]:
+        """The server, its port, and what is set when it has closed."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        found: int = listeners[0].socket.getsockname()[1]
+        closed = trio.Event()
+
+        async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+            await serve(listeners, app, self.config.limits, task_status=task_status)
+            closed.set()
+
+        server: Server = await edge.start(run)
+        return server, found, closed
+
+    def _dispatcher(self, methods: list[Method[Any]]) -> Dispatcher:
+        limits = self.config.limits
+        return Dispatcher(
+            Registry(methods),
+            self._on_fault,
+            max_batch=limits.max_batch,
+            max_in_flight=limits.max_in_flight,
+            max_answer_bytes=limits.max_answer_bytes,
+        )
+
+    async def _close_edge(self, edge: trio.Nursery, server: Server) -> None:
+        """Everything accepted becomes durable and is answered; then the ports close."""
+        with trio.move_on_after(self.config.node.shutdown_s, shield=True) as deadline:
+            self.executor.drain()
+            await self._executed.wait()
+            await self.committer.wait_idle()
+            server.close()
+            await self._public_closed.wait()
+        if deadline.cancelled_caught:
+            self._log.error("shutdown took too long", limit_s=self.config.node.shutdown_s)
+        edge.cancel_scope.cancel()
+
+    async def _execute(self) -> None:
+        await self.executor.run()
+        self._executed.set()
+
+    def _block_sealed(self, sealed: Sealed) -> None:
+        """A block is durable: answer, remember, tell."""
+        block = sealed.block
+        self.receipts.add(block)
+        self.committer.sealed(sealed)
+        maker = ReceiptMaker(block, self.opened.machine.markets)
+        for index, pending in enumerate(self.executor.take_awaiting(block.header.number)):
+            self.ingress.sealed(pending, maker.receipt(index, "sealed") if pending.sealed else None)
+        self.metrics.block_number.set(block.header.number)
+        self.market_data.block_sealed(block, sealed.executed.result.orders)
+        self.publisher.block_sealed(sealed)
+
+    def _batch_closed(self, closed: Closed) -> None:
+        batch = closed.batch
+        self._log.info("batch closed", batch=batch.number, last_block=batch.last_block, bytes=len(batch.data))
+        self.committer.closed(closed)
+
+    def _batch_committed(self, batch: StoredBatch) -> None:
+        self._log.info("batch committed", batch=batch.number, root=batch.root.hex())
+        self.publisher.batch_committed(batch)
+        self.link.committed.set()
+
+    def _keep_from(self, batch: int) -> int:
+        """The oldest batch whose state stays provable: never one that is not final yet."""
+        return max(0, min(batch - self.config.store.keep_batches, self.link.finalized_batch))
+
+    def _l1_seen(self) -> None:
+        self.health.l1_seen = True
+
+    def _on_fault(self, fault: BaseException, where: str) -> None:
+        """A handler failed: its caller knows that something is wrong, the log knows what."""
+        self._log.error("fault in a call", where=where, exc_info=fault)
+
+    def _failed(self, error: BaseException) -> None:
+        """The node stops by itself, or is cancelled: tell those who wait."""
+        if not isinstance(error, trio.Cancelled):
+            self.health.fault = describe(error)
+            self._log.error("the node stops", reason=self.health.fault, exc_info=error)
+        if hasattr(self, "ingress"):
+            self.ingress.fail_all(RpcError(ErrorCode.DRAINING, "the node stopped before this was sealed"))
+
+
+def describe(error: BaseException) -> str:
+    """The error that matters in an exception group, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+
+
+async def serve_node(node: Node) -> None:
+    """Runs the node until it ends; the first SIGTERM or SIGINT drains it, a second one cancels."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_drain_on_signal, node, nursery.cancel_scope)
+        await node.run()
+        nursery.cancel_scope.cancel()
+
+
+async def _drain_on_signal(node: Node, scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        seen = 0
+        async for _ in signals:
+            seen += 1
+            if seen == 1:
+                node.drain()
+            else:
+                scope.cancel()
