@@ -1,8 +1,8 @@
 """The order of transactions within a block: a rule, not a favour (state/PROTOCOL.md, section 8).
 
 Oracle updates, then cancels, then post-only orders, then everything else by its bid; ties by arrival. The
-transition refuses what stands out of this order, so this page only saves honest work: `arrange` is what the
-executor does, as a pure function.
+classes are the transition's own (`state/rules.py`), which refuses what stands out of this order: arranging
+only saves honest work.
 """
 
 from __future__ import annotations
@@ -11,17 +11,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
-from state.actions import (
-    BulkOrders,
-    CancelAll,
-    CancelAllAfter,
-    CancelOrder,
-    OracleUpdate,
-    OrderKind,
-    Payload,
-    PlaceOrder,
-    RevokeSessionKey,
-)
+from state.actions import OracleUpdate, Payload
+from state.rules import rule_of
 
 
 class OrderingClass(IntEnum):
@@ -41,7 +32,7 @@ class Ordered(Protocol):
 
 Candidate = TypeVar("Candidate", bound=Ordered)
 
-_CANCELS = (CancelOrder, CancelAll, CancelAllAfter, RevokeSessionKey)
+_BID = int(OrderingClass.BID)
 
 
 def place_in_order(payload: Payload) -> tuple[int, int]:
@@ -49,17 +40,8 @@ def place_in_order(payload: Payload) -> tuple[int, int]:
     if isinstance(payload, OracleUpdate):
         return OrderingClass.ORACLE, 0
     action = payload.action
-    if isinstance(action, PlaceOrder):
-        if action.order.kind is OrderKind.POST_ONLY:
-            return OrderingClass.POST_ONLY, 0
-    elif isinstance(action, _CANCELS):
-        return OrderingClass.CANCEL, 0
-    elif isinstance(action, BulkOrders) and not action.replacements:
-        if not action.orders:
-            return OrderingClass.CANCEL, 0
-        if all(order.kind is OrderKind.POST_ONLY for order in action.orders):
-            return OrderingClass.POST_ONLY, 0
-    return OrderingClass.BID, action.priority_bid_uusd
+    order_class = rule_of(action).order_class
+    return order_class, action.priority_bid_uusd if order_class == _BID else 0
 
 
 def arrange(candidates: Iterable[Candidate]) -> list[Candidate]:
