@@ -58,6 +58,7 @@ contract Inbox {
     /// @notice How many messages were ever queued.
     uint64 public count;
     /// @dev Written once with `count`, so that even the first message writes no slot of `count` anew.
+    // slither-disable-next-line immutable-states
     bool private _begun;
     /// @dev The rolling hash after so many messages.
     mapping(uint64 messages => bytes32) private _hashes;

@@ -106,6 +106,7 @@ contract PostTest is Fixture {
         vm.assertEq(inbox.count(), 2);
     }
 
+    /// forge-config: default.isolate = false
     function test_blobs() public {
         bytes32[] memory hashes = new bytes32[](2);
         hashes[0] = bytes32(uint256(1 << 248 | 5));
@@ -369,7 +370,9 @@ contract FinalityTest is Fixture {
         );
         rollup.activateEscape();
         vm.expectRevert(abi.encodeWithSelector(Rollup.NotEscaped.selector));
-        rollup.escapeState();
+        rollup.escapedRoot();
+        vm.expectRevert(abi.encodeWithSelector(Rollup.NotEscaped.selector));
+        rollup.escapedInboxNext();
         vm.warp(START + ESCAPE_DELAY);
         bytes32 root = rollup.rootOf(1);
         vm.prank(stranger);

@@ -13,7 +13,7 @@ const artifacts = join(root, "..", "l1_bridge", "artifacts");
 const contracts = ["Rollup", "Vault", "Inbox", "TestToken"];
 // As in foundry.toml.
 const settings = {
-  evmVersion: "cancun",
+  evmVersion: "prague",
   metadata: { appendCBOR: false, bytecodeHash: "none" },
   optimizer: { enabled: true, runs: 10000 },
   viaIR: false,

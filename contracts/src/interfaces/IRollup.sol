@@ -7,6 +7,8 @@ interface IRollup {
     function checkRole(bytes32 role, address account) external view;
     /// @notice The root of a final batch; reverts with BatchNotFinal otherwise.
     function finalizedRoot(uint64 number) external view returns (bytes32);
-    /// @notice The last root and the index of the first unread message; reverts with NotEscaped before escape.
-    function escapeState() external view returns (bytes32 root, uint64 inboxNext);
+    /// @notice The last root, once posting has stopped; reverts with NotEscaped before.
+    function escapedRoot() external view returns (bytes32);
+    /// @notice The first message that was never read, once posting has stopped; reverts with NotEscaped before.
+    function escapedInboxNext() external view returns (uint64);
 }

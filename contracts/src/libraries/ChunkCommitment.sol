@@ -62,14 +62,14 @@ library ChunkCommitment {
         require(chunk.length == expected, ChunkLength(expected, chunk.length));
         bytes32 node = chunkHash(chunk);
         uint256 used = 0;
-        for (; nodes > 1; nodes = (nodes + 1) / 2) {
-            bool alone = index == nodes - 1 && nodes % 2 == 1;
+        for (uint256 place = index; nodes > 1; place /= 2) {
+            bool alone = place == nodes - 1 && nodes % 2 == 1;
             if (!alone) {
                 require(used < siblings.length, ProofLength(used + 1, siblings.length));
-                node = index % 2 == 0 ? branchHash(node, siblings[used]) : branchHash(siblings[used], node);
+                node = place % 2 == 0 ? branchHash(node, siblings[used]) : branchHash(siblings[used], node);
                 used++;
             }
-            index /= 2;
+            nodes = (nodes + 1) / 2;
         }
         require(used == siblings.length, ProofLength(used, siblings.length));
         bytes32 computed = _seal(node, length);
@@ -84,6 +84,7 @@ library ChunkCommitment {
     /// @notice The hash of one chunk.
     function chunkHash(bytes calldata chunk) internal pure returns (bytes32 hash) {
         // Hashed beyond the free memory pointer without moving it, so that hashing many chunks reuses one place.
+        // slither-disable-next-line assembly
         assembly ("memory-safe") {
             let free := mload(0x40)
             mstore8(free, 0)
