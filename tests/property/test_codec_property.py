@@ -200,7 +200,9 @@ def test_damaged_batches_never_crash_the_decoder() -> None:
 GREEDY = {
     "empty blocks": b"\x00\x00\x00\x00" * 30_000,
     "far blocks": b"\x00\x00\x00\x00" * 3 + b"\x80\x80\x80\x80\x01\x00\x01\x00" * 8_000,
-    "cancels": b"\x00\x00\x00" + (b"\x05\x00\x00\x00\x00\x40" + b"\x00\x7f" * 64 + bytes(66)) * 500 + b"\x00",
+    "cancels": b"\x00\x00\x00"
+    + (b"\x05\x00" + varint(2**41 - 2) + b"\x00\x00\x40" + b"\x00\x7f" * 64 + bytes(66)) * 500
+    + b"\x00",
     "orders": b"\x00\x00\x00"
     + (b"\x05\x00\x00\x00\x00\x00\x00\x40" + b"\x01\x00\x7f\x7f" * 64 + bytes(64)) * 300
     + b"\x00",
