@@ -95,6 +95,7 @@ class Wire:
             return
         try:
             if self._send():
+                self._on_change()
                 return
         except OSError:
             self.break_off()
