@@ -130,14 +130,14 @@ class Journal:
 
         Raises StoreError.
         """
-        path = directory / segment_name(1)
+        path = directory.joinpath(segment_name(1))
         try:
             directory.mkdir(exist_ok=True)
             if any(p != path or p.stat().st_size > HEADER_BYTES for _, p in _segment_paths(directory)):
                 message = "a journal with records stands here without its database; restore the database"
                 raise StoreError(StoreCode.DAMAGED, str(directory), message)
             descriptor = _install(path, encode_header(identity, 1, 1))
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
         except OSError as error:
             raise os_error(error, directory, "creating the journal") from error
         return cls(identity, [Segment(path, 1, 1, 1, HEADER_BYTES, HEADER_BYTES)], descriptor, None)
@@ -228,7 +228,7 @@ class Journal:
             try:
                 for segment in dropped:
                     segment.path.unlink()
-                _sync_directory(dropped[0].path.parent)
+                sync_directory(dropped[0].path.parent)
             except OSError as error:
                 raise self._poison(error, "deleting a segment") from error
             self._segments = self._segments[kept:]
@@ -325,7 +325,7 @@ def _cut(path: Path, kept: bytes | None, later: list[Path], at_sequence: int) ->
             segment.unlink()
     if kept is not None:
         os.close(_install(path, kept))
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return aside
 
 
@@ -334,7 +334,8 @@ def _segment_paths(directory: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Makes the directory's entries durable. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -356,7 +357,7 @@ def _install(path: Path, data: bytes) -> int:
         _write_all(descriptor, data)
         os.fsync(descriptor)
         os.rename(aside, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException:
         os.close(descriptor)
         raise

@@ -34,7 +34,7 @@ from typing import Any
 import msgspec
 import plyvel
 
-from state.journal import Journal, UnfinishedTail, os_error
+from state.journal import Journal, UnfinishedTail, os_error, sync_directory
 from state.journal_format import Identity, JournalDamaged, StoreCode, StoreError
 from state.store_records import (
     KIND_OF,
@@ -100,8 +100,10 @@ def lock_directory(path: Path) -> int:
     Returns the descriptor whose closing unlocks. Raises StoreError (LOCKED, READ_ONLY, ...).
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not path.exists():
+            path.mkdir(parents=True)
+            sync_directory(path.parent)
+        descriptor = os.open(path.joinpath("LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise os_error(error, path, "opening the data directory") from error
     try:
@@ -123,7 +125,7 @@ def open_database(path: Path, create: bool) -> Any:
     """The directory's LevelDB, checksums verified. The caller holds the lock. Raises StoreError."""
     with _database_errors(path, "opening the database"):
         return plyvel.DB(
-            str(path / "db"),
+            str(path.joinpath("db")),
             create_if_missing=create,
             paranoid_checks=True,
             write_buffer_size=_WRITE_BUFFER_BYTES,
@@ -233,7 +235,7 @@ class Store:
             database = open_database(path, create=True)
             found = read_identity(database, path)
             if found is None:
-                journal = Journal.create(path / "journal", identity)
+                journal = Journal.create(path.joinpath("journal"), identity)
                 who = (identity.chain_id, identity.contract, identity.genesis_root)
                 with _database_errors(path, "creating"):
                     database.put(_HEAD_KEY, msgspec.msgpack.encode(StoreHead(STORE_FORMAT, *who)), sync=True)
@@ -245,7 +247,7 @@ class Store:
             else:
                 checkpoint = read_checkpoint(database, path)
                 needed_from = checkpoint.journal_next if checkpoint else 1
-                journal = Journal.open(path / "journal", identity, needed_from)
+                journal = Journal.open(path.joinpath("journal"), identity, needed_from)
             return cls(path, lock, database, journal)
         except BaseException:
             if database is not None:

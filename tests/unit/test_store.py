@@ -1,5 +1,7 @@
 """The store: one batch boundary in the database, the rest in the journal, and no start on a difference."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +175,29 @@ def test_a_failed_checkpoint_leaves_the_journal_and_writes_no_more(
     assert (recovered.blocks, recovered.batches) == (4, 1)
     assert dict(store.leaves.scan(b"")) == expected_leaves(SEED, 4)
     store.close()
+
+
+def test_a_checkpoint_cut_short_anywhere_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves of LevelDB's log: the database one checkpoint back, the journal whole."""
+    store = Store.open(tmp_path / "data", IDENTITY)
+    chain = run(store, 4, 9)
+    (log,) = (tmp_path / "data" / "db").glob("*.log")
+    before = log.stat().st_size
+    monkeypatch.setattr("state.journal.Journal.drop_before", lambda self, sequence: None)
+    chain.close()
+    store.close()
+    after = log.stat().st_size
+    assert after > before + 5_000
+    for size in [before, before + 1, *range(before + 7, after, (after - before) // 10), after - 1, after]:
+        shutil.copytree(tmp_path / "data", tmp_path / str(size))
+        os.truncate(tmp_path / str(size) / "db" / log.name, size)
+        store, chain, recovered = reopened(tmp_path / str(size))
+        assert (recovered.last_block, recovered.batches) == (4, int(size < after))
+        assert dict(store.leaves.scan(b"")) == expected_leaves(SEED, 4)
+        assert store.block(4) == stored_block(4, encoded_block(SEED, 4))
+        store.close()
 
 
 def test_another_rollups_directory_is_refused(tmp_path: Path) -> None:
