@@ -46,6 +46,11 @@ class Replayed:
     """At the batch's end, that are not valid blocks: an honest sequencer posts none."""
 
 
+def state_directory(data_dir: Path, domain: Domain) -> Path:
+    """Where a verifier that was given `data_dir` keeps the state of this rollup."""
+    return data_dir / f"{domain.chain_id}-{domain.contract.hex()}"
+
+
 class Replay:
     """The state as derived from L1. A context manager; `close` frees the directory."""
 

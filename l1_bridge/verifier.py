@@ -24,7 +24,7 @@ import trio
 from l1_bridge.client import RpcClient
 from l1_bridge.derivation import BlobSource, Derivation, DerivedBatch, HistoryChanged
 from l1_bridge.recovery import RecoveryProcess, Signed, recover_batch
-from l1_bridge.replay import Replay, Replayed
+from l1_bridge.replay import Replay, Replayed, state_directory
 from l1_bridge.rollup import RollupContract, RollupInfo
 from l1_bridge.types import L1Error, L1Refused, L1Unavailable
 from state.block import TransactionResult
@@ -122,7 +122,7 @@ class Verifier:
                 raise L1Refused("the contract starts from another genesis state than this software's")
             domain = Domain(info.chain_id, self._rollup)
             try:
-                with Replay(self._directory(info), domain) as replay:
+                with Replay(state_directory(self._data_dir, domain), domain) as replay:
                     await self._verify(replay, info, on_verified, follow)
                     return self.verified
             except ExceptionGroup as group:
@@ -130,10 +130,7 @@ class Verifier:
                 if not isinstance(error, HistoryChanged):
                     raise error from None
                 log.warning("starting again from genesis", reason=str(error))
-                shutil.rmtree(self._directory(info))
-
-    def _directory(self, info: RollupInfo) -> Path:
-        return self._data_dir / f"{info.chain_id}-{info.address.hex()}"
+                shutil.rmtree(state_directory(self._data_dir, domain))
 
     async def _verify(
         self, replay: Replay, info: RollupInfo, on_verified: Callable[[VerifiedBatch], None], follow: bool

@@ -12,6 +12,7 @@ from l1_bridge.client import HttpTransport, RpcClient, connect
 from l1_bridge.deploy import DeployConfig, Deployment, Sender, deploy
 from l1_bridge.keys import devnet_signer
 from l1_bridge.rollup import Batch, RollupContract
+from state.hashing import keccak
 from state.keys import PARAMETERS_KEY, SYSTEM_KEY
 from state.leaves import System
 from state.proofs import branch_hash, leaf_hash
@@ -120,7 +121,7 @@ async def deployed(
     genesis_root: bytes | None = None,
     challenge_window_s: int = 30,
 ) -> Bridge:
-    """Deploys a rollup whose genesis is `GENESIS`, unless told otherwise; a second poster has the role too."""
+    """Deploys a rollup whose genesis is `GENESIS`, unless told otherwise."""
     sender = Sender(client, devnet_signer(GOVERNOR), poll_s=0.02)
     config = DeployConfig(
         rollup_chain_id=ROLLUP_CHAIN_ID,
@@ -135,14 +136,10 @@ async def deployed(
     )
     deployment = await deploy(sender, config)
     rollup = RollupContract(client, deployment.rollup_address)
-    role = await rollup.read("getRoleAdmin", bytes(32))
-    assert isinstance(role, bytes)
     return Bridge(url, client, transport, deployment, rollup)
 
 
 async def grant_poster(bridge: Bridge, index: int) -> None:
     """Gives another development account the poster's role."""
-    from state.hashing import keccak
-
     call = contract("Rollup").call("grantRole", keccak(b"POSTER"), devnet_signer(index).address)
     await bridge.sender(GOVERNOR).send(bridge.deployment.rollup_address, call)
