@@ -274,7 +274,7 @@ class Connection:
             await self._change()
 
     async def _linger(self) -> None:
-        """Let the client read the error before the close: unread input would reset the connection."""
+        """Let the client read what was said last: closing over unread input would reset the connection."""
         with trio.move_on_after(LINGER_S):
             try:
                 self.sock.shutdown(socket.SHUT_WR)
@@ -305,6 +305,8 @@ class Connection:
             await self._websocket.run(rest)
         finally:
             server.app.on_websocket_closed(self._websocket)
+        if not self.wire.broken:
+            await self._linger()
 
     def _notify(self) -> None:
         if self._websocket is not None:

@@ -86,10 +86,8 @@ class WebSocket:
         protocol = self._protocol
         if rest:
             protocol.receive_data(rest)
-        ended = self._pump()
+        ended = await self._pump()
         while not ended and not self._wire.broken:
-            while self._is_full():
-                await self._change()
             await trio.lowlevel.wait_readable(self._sock)
             try:
                 data = self._sock.recv(RECEIVE_BYTES)
@@ -102,19 +100,28 @@ class WebSocket:
                 protocol.receive_data(data)
             else:
                 protocol.receive_eof()
-            ended = self._pump() or not data
+            ended = await self._pump() or not data
         while self._wire.queue and not self._wire.broken:
             await self._change()
 
-    def _pump(self) -> bool:
+    async def _pump(self) -> bool:
         """Handle what the protocol has understood and send what it wants sent; True when it ends."""
+        count = 0
         for frame in self._protocol.events_received():
-            if isinstance(frame, Frame) and frame.opcode in _DATA_OPCODES:
-                self._message += frame.data
-                if frame.fin:
-                    body = bytes(self._message)
-                    self._message.clear()
-                    self._receive(body)
+            if not isinstance(frame, Frame) or frame.opcode not in _DATA_OPCODES:
+                continue
+            self._message += frame.data
+            if not frame.fin:
+                continue
+            body = bytes(self._message)
+            self._message.clear()
+            self._receive(body)
+            count += 1
+            if count % self._limits.max_pipelined == 0 or self._is_full():
+                self._wire.flush()
+                await trio.lowlevel.checkpoint()
+                while self._is_full():
+                    await self._change()
         ended = self._queue_protocol()
         self._wire.flush()
         return ended
@@ -164,6 +171,7 @@ class WebSocket:
         if self.room() <= 0:
             self._wire.flush()
         if self.room() <= 0:
+            self._wire.drop_queued()
             self.close(CloseCode.TRY_AGAIN_LATER, SLOW_REASON)
             return False
         if self._held is not None:
@@ -178,10 +186,9 @@ class WebSocket:
         return self._limits.ws_queue - len(self._wire.queue) - len(self._held or ())
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Send a close frame in place of what is queued; the client has `close_timeout_s` to answer it."""
+        """Send a close frame behind what is queued; the client has `close_timeout_s` to answer it."""
         if self._protocol.state is not OPEN:
             return
-        self._wire.drop_queued()
         self._protocol.send_close(code, reason)
         self._close_deadline = trio.current_time() + self._limits.close_timeout_s
         self._queue_protocol()
