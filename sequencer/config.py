@@ -106,6 +106,8 @@ class L1Section:
     """JSON-RPC URL. Empty runs without an L1: no deposits arrive and nothing is posted."""
     rollup: str = ""
     """Address of the Rollup contract."""
+    beacon_url: str = ""
+    """Beacon API that serves blobs to verifiers. Empty: the L1's own URL, as development chains have it."""
     confirmations: int = 2
     """Deposits and forced messages are taken from blocks at least this deep."""
     poll_ms: int = 2_000

@@ -72,6 +72,15 @@ class Inbox:
         return taken
 
 
+    def take_back(self, count: int) -> bool:
+        """Removes the last `count` messages, which L1 took back; False when blocks have read some of them."""
+        if count > len(self._messages):
+            return False
+        for _ in range(count):
+            self._messages.pop()
+        return True
+
+
 class Closer(Protocol):
     """Who takes closed batches, one at a time."""
 

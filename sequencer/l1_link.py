@@ -34,12 +34,16 @@ class L1Link:
         inbox: Inbox,
         stages: Stages,
         metrics: Metrics,
-        inbox_next: int,
+        recovered: System,
         on_seen: Callable[[], None],
     ) -> None:
         self.inbox = inbox
-        self.inbox_next = inbox_next
+        self.inbox_next = recovered.inbox_next
         """The first L1 message that the recovered state has not consumed."""
+        self.inbox_hash = recovered.inbox_hash
+        """Rolling hash of those that it has."""
+        self.l1_block = recovered.l1_block
+        """Up to which L1 block they may reach."""
         self.stages = stages
         self._store = store
         self._trees = trees

@@ -249,7 +249,7 @@ class Node:
             self.inbox,
             self.stages,
             self.metrics,
-            machine.system.inbox_next,
+            machine.system,
             self._l1_seen,
         )
         self.feed = Feed(

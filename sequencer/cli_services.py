@@ -1,0 +1,108 @@
+"""The two services behind the command line: the node and the verifier, put together from configuration."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import trio
+from eth_account import Account
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from l1_bridge.client import connect
+from l1_bridge.keys import Signer
+from l1_bridge.rollup import RollupContract
+from l1_bridge.verifier import VerifiedBatch, Verifier
+from sequencer import logs
+from sequencer.bridge import NodeBridge
+from sequencer.config import L1Section, NodeConfig, VerifierConfig
+from sequencer.config_file import ConfigError
+from sequencer.node import Node, serve_node
+from sequencer.signing import load_key
+from state.eip712 import Domain
+
+NO_CONTRACT = bytes(20)
+"""In the signing domain of a node that runs without an L1."""
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Runs a node until a signal drains it. Raises ConfigError and what `Node.run` raises."""
+    logs.configure(config.node.log_level, config.node.log_format)
+    key = await trio.to_thread.run_sync(load_key, config.sequencer_key, "sequencer_key")
+    if not config.l1.url:
+        await serve_node(Node(config, Domain(config.node.chain_id, NO_CONTRACT), key))
+        return
+    rollup = rollup_address(config.l1)
+    client, transport = connect(config.l1.url)
+    with closing(transport):
+        info = await RollupContract(client, rollup).info()
+        if info.chain_id != config.node.chain_id:
+            wanted = config.node.chain_id
+            raise ConfigError(f"node.chain_id: {wanted}, but the contract is for chain {info.chain_id}")
+        signer = None
+        if config.poster.enabled:
+            poster_key = await trio.to_thread.run_sync(load_key, config.poster_key, "poster_key")
+            signer = Signer(Account.from_key(poster_key.reveal()))
+            signer.check_chain(await client.chain_id())
+        bridge = NodeBridge(client, info, config.l1, config.poster, signer)
+        await serve_node(Node(config, Domain(info.chain_id, rollup), key, bridge))
+
+
+async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> None:
+    """Verifies what is posted, and with `follow` what will be. Raises RootMismatch, L1Error, StoreError."""
+    logs.configure(config.verifier.log_level, "console")
+    if not config.l1.url:
+        raise ConfigError("l1.url: a verifier reads L1; set it, or STRADDLE_L1_URL")
+    client, transport = connect(config.l1.url)
+    node = connect(config.verifier.node_url) if config.verifier.node_url else None
+    with closing(transport):
+        verifier = Verifier(
+            client,
+            rollup_address(config.l1),
+            Path(config.verifier.data_dir),
+            config.l1.beacon_url or config.l1.url,
+            config.l1.confirmations,
+            node[0] if node else None,
+            poll_s=config.l1.poll_ms / 1000,
+        )
+        try:
+            await _show(verifier, follow, as_json)
+        finally:
+            if node:
+                node[1].close()
+
+
+def rollup_address(section: L1Section) -> bytes:
+    """The Rollup contract's address. Raises ConfigError."""
+    text = section.rollup.removeprefix("0x")
+    try:
+        address = bytes.fromhex(text)
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise ConfigError(f"l1.rollup: {section.rollup!r} is not an address")
+    return address
+
+
+async def _show(verifier: Verifier, follow: bool, as_json: bool) -> None:
+    if as_json:
+
+        def line(batch: VerifiedBatch) -> None:
+            sys.stdout.write(msgspec.json.encode(batch, enc_hook=bytes.hex).decode() + "\n")
+            sys.stdout.flush()
+
+        await verifier.run(line, follow)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("verified batches", total=None)
+
+        def advance(batch: VerifiedBatch) -> None:
+            progress.update(task, completed=batch.batch, total=batch.last_batch)
+
+        last = await verifier.run(advance, follow)
+    console.print(f"every posted root up to batch {last} is right")
