@@ -27,6 +27,7 @@ PREMIUM_DIVISOR = 8
 _INDEX_DIVISOR = PPB // 1_000 * MS_PER_HOUR
 """uusd * ppb * ms / this = nusd a lot."""
 _MAX_INDEX_NUSD = 2**62
+_FINE = 1_000_000
 _FEED = bytes((FEED,))
 
 
@@ -82,9 +83,9 @@ def _impact_price(
             price = MAX_U64 - price
         worth = price * order.size_ulots
         if worth >= left:
-            # The last order fills in part; its size is rounded up, so that the average is rounded down.
-            size -= -left // price
-            return notional_uusd * ULOTS_PER_LOT // size if size else None
+            # The last order fills in part: in millionths of an ulot, rounded up, so the average is down.
+            fine = size * _FINE - -left * _FINE // price
+            return notional_uusd * ULOTS_PER_LOT * _FINE // fine
         left -= worth
         size += order.size_ulots
     return None

@@ -175,12 +175,14 @@ def _check_exposure(
 def _check_post_only(view: StateView, block: BlockContext, taker: Taker) -> None:
     """The best order crosses; unless it and those behind it that cross have expired, that is a no."""
     prefix = order_book_prefix(taker.market, 1 - taker.side)
-    for key, order in view.iterate_under(prefix, _EXPIRED_LOOKED_AT):
+    found = view.iterate_under(prefix, _EXPIRED_LOOKED_AT)
+    for key, order in found:
         if not crosses(taker, key):
             return
         if not is_expired(order, block.now_s):
             raise Rejected(RejectCode.POST_ONLY_CROSSES, best_uusd=maker_price(taker, key))
-    raise Rejected(RejectCode.POST_ONLY_CROSSES)
+    if len(found) == _EXPIRED_LOOKED_AT:
+        raise Rejected(RejectCode.POST_ONLY_CROSSES)
 
 
 def reducible(position: Position | None, side: int) -> int:

@@ -33,7 +33,6 @@ from state.hashing import keccak
 from state.keys import PARAMETERS_KEY, SYSTEM_KEY, account_key, market_key, position_key
 from state.leaves import Account, Instrument, Market, Parameters, Position, Publishers, System
 from state.transition import BlockExecution, next_batch, open_batch
-from state.view import StateView
 
 USD = 1_000_000
 COIN = 1_000_000
@@ -48,7 +47,7 @@ def owner_address(number: int) -> bytes:
     return b"\x11" * 12 + number.to_bytes(8, "big")
 
 
-def instrument(name: str, underlying: str, **changes: Any) -> Instrument:
+def instrument(name: str, underlying: str, /, **changes: Any) -> Instrument:
     """A perpetual with usual terms."""
     terms: dict[str, Any] = {
         "name": name.encode().ljust(31, b"\0"),
@@ -82,8 +81,9 @@ def deposit_message(owner: bytes, account: int, amount_uusd: int, l1_block: int 
 class Exchange:
     """A state with the means to change it. `now_ms` is the time of the next block."""
 
-    def __init__(self, view: StateView | None = None) -> None:
-        self.view: StateView = view if view is not None else CachedState(MemorySource(), 1_000_000)
+    def __init__(self) -> None:
+        self._source = MemorySource()
+        self.view = CachedState(self._source, 1_000_000)
         for key, leaf in genesis_leaves().items():
             self.view.put(key, leaf)
         open_batch(self.view, next_batch(self.view))
@@ -102,6 +102,12 @@ class Exchange:
         finally:
             self.results.append(self._execution.end())
             self._execution = None
+
+    def leaves(self) -> dict[bytes, bytes]:
+        """The whole state, encoded."""
+        self._source.apply(self.view.take_dirty())
+        self.view.release()
+        return dict(self._source.leaves)
 
     def messages(self, *messages: L1Message) -> BlockResult:
         with self.block(*messages):
@@ -124,7 +130,7 @@ class Exchange:
         digest = keccak(b"transaction" + self._count.to_bytes(8, "big"))
         return Transaction(SignedAction(action, _NO_SIGNATURE), (signer,), digest)
 
-    def envelope(self, account: int) -> dict[str, int]:
+    def envelope(self, account: int) -> dict[str, Any]:
         """Fresh envelope fields for an action."""
         nonce = self.nonces.get(account, 0)
         self.nonces[account] = nonce + 1
@@ -203,15 +209,18 @@ class Exchange:
 
 
 def standard_exchange(
-    traders: int = 3, markets: int = 1, cash_uusd: int = 1_000_000 * USD, view: StateView | None = None
+    traders: int = 3, markets: int = 1, cash_uusd: int = 1_000_000 * USD, **terms: int
 ) -> Exchange:
-    """An exchange with publishers, listed and marked perpetuals, and funded accounts 1 to `traders`."""
-    exchange = Exchange(view)
+    """An exchange with publishers, listed and marked perpetuals, and funded accounts 1 to `traders`.
+
+    Market n has index and mark of n thousand dollars; `terms` change the usual ones.
+    """
+    exchange = Exchange()
     exchange.set_publishers()
     prices: dict[str, int] = {}
     for number in range(1, markets + 1):
         coin = f"C{number}"
-        exchange.list(instrument(f"{coin}-PERPETUAL", coin))
+        exchange.list(instrument(f"{coin}-PERPETUAL", coin, **terms))
         prices[coin] = prices[f"{coin}-PERPETUAL"] = number * 1_000 * USD
     exchange.report(prices)
     for number in range(1, traders + 1):
