@@ -401,11 +401,17 @@ class Node:
 
     def _failed(self, error: BaseException) -> None:
         """The node stops by itself, or is cancelled: tell those who wait."""
-        if not isinstance(error, trio.Cancelled):
+        if not _is_cancellation(error):
             self.health.fault = describe(error)
             self._log.error("the node stops", reason=self.health.fault, exc_info=error)
         if hasattr(self, "ingress"):
             self.ingress.fail_all(RpcError(ErrorCode.DRAINING, "the node stopped before this was sealed"))
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def describe(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from sequencer import logs
 from sequencer.client import NodeClient
 from sequencer.config import (
     AdminSection,
@@ -54,6 +55,8 @@ PRICE = 60_000 * USD
 LOT = 1_000
 MAX_FEE_UUSD = 100 * USD
 PUBLISHER_SECRETS = (b"\x21" * 32, b"\x22" * 32, b"\x23" * 32)
+
+logs.configure("error", "json")
 
 _deposit = Struct(">20sQQ").pack
 
@@ -184,8 +187,10 @@ class Running:
 
     async def open_market(self, traders: list[Trader], price_uusd: int = PRICE) -> None:
         """Instrument, deposits and first prices, as L1 and publishers would bring them."""
-        await self.node.inbox.put(opening_messages([trader.address for trader in traders]), 1)
-        await self.until(lambda: self.node.receipts.last_block >= 1)
+        messages = opening_messages([trader.address for trader in traders])
+        await self.node.inbox.put(messages, 1)
+        system = self.node.opened.machine.system
+        await self.until(lambda: system.inbox_next == len(messages))
         for trader in traders:
             found = await self.call("straddle_getAccounts", owner="0x" + trader.address.hex())
             trader.account = found[0]
