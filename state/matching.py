@@ -360,4 +360,4 @@ def fills_completely(view: StateView, block: BlockContext, taker: Taker, cash_uu
     place(overlay, scratch, trial, True)
     while trial.task == _MATCH:
         match_step(overlay, scratch, trial)
-    return trial.taker.size_ulots == 0 and scratch.operations[0].end == OrderEnd.FILLED
+    return trial.taker.filled_ulots == taker.size_ulots
