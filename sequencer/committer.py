@@ -72,7 +72,7 @@ class Committer:
         self._keep_from = keep_from
         self._on_committed = on_committed
         self._blocks: list[StoredBlock] = []
-        self._closed: Closed | None = None
+        self._closed: tuple[Closed, list[StoredBlock]] | None = None
         self._busy = False
         self._changed = trio.Condition()
         self._arrived = trio.Event()
@@ -86,8 +86,9 @@ class Committer:
         self._busy = True
 
     def closed(self, closed: Closed) -> None:
-        """The end of a batch, and all its blocks, are durable."""
-        self._closed = closed
+        """The end of a batch is durable, and all its blocks were given to `sealed` before it."""
+        self._closed = closed, self._blocks
+        self._blocks = []
         self._arrived.set()
 
     @property
@@ -107,9 +108,8 @@ class Committer:
         while True:
             await self._arrived.wait()
             self._arrived = trio.Event()
-            closed, self._closed = self._closed, None
-            assert closed is not None
-            blocks, self._blocks = self._blocks, []
+            assert self._closed is not None
+            (closed, blocks), self._closed = self._closed, None
             begun = trio.current_time()
             batch = await trio.to_thread.run_sync(self.commit, closed, blocks)
             self._metrics.checkpoint_s.observe(trio.current_time() - begun)

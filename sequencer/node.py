@@ -401,23 +401,24 @@ class Node:
 
     def _failed(self, error: BaseException) -> None:
         """The node stops by itself, or is cancelled: tell those who wait."""
-        if not _is_cancellation(error):
-            self.health.fault = describe(error)
-            self._log.error("the node stops", reason=self.health.fault, exc_info=error)
+        cause = root_cause(error)
+        if cause is not None:
+            self.health.fault = describe(cause)
+            self._log.error("the node stops", reason=self.health.fault, exc_info=cause)
         if hasattr(self, "ingress"):
             self.ingress.fail_all(RpcError(ErrorCode.DRAINING, "the node stopped before this was sealed"))
 
 
-def _is_cancellation(error: BaseException) -> bool:
+def root_cause(error: BaseException) -> BaseException | None:
+    """The first error in a group that is not a cancellation; None when all are."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+        causes = (root_cause(each) for each in error.exceptions)
+        return next((cause for cause in causes if cause is not None), None)
+    return None if isinstance(error, trio.Cancelled) else error
 
 
 def describe(error: BaseException) -> str:
-    """The error that matters in an exception group, in one line."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    """One line for logs and the health page."""
     return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
 
 
