@@ -167,7 +167,7 @@ class KzgWorker:
             return self._pool.submit(job, argument).result()
 
         try:
-            return await trio.to_thread.run_sync(submit)
+            return await trio.to_thread.run_sync(submit, abandon_on_cancel=True)
         except BrokenExecutor:
             self.close()
-            return await trio.to_thread.run_sync(submit)
+            return await trio.to_thread.run_sync(submit, abandon_on_cancel=True)

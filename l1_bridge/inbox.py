@@ -167,7 +167,10 @@ class InboxFollower:
         return self._places[-1].block
 
     async def updates(self) -> AsyncIterator[Update]:
-        """Updates without end. L1 being away only delays them. Raises InboxDiverged."""
+        """Updates without end; close the generator when done (`contextlib.aclosing`).
+
+        L1 being away only delays them. Raises InboxDiverged.
+        """
         failures = 0
         while True:
             try:

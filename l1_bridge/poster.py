@@ -99,7 +99,7 @@ class Ledger(msgspec.Struct):
 
 @dataclass
 class PosterStatus:
-    """For `straddle_status`; amounts in wei as decimal strings would be, so plain integers here."""
+    """For `straddle_status`. Costs are what this poster's key paid."""
 
     state: str = "starting"
     """starting, idle, working, waiting, l1-unavailable, refused or halted."""
@@ -150,7 +150,8 @@ class Poster:
         self._store = store
         self._limits = limits
         self._listener = listener
-        self._kzg = kzg
+        self._kzg = kzg or KzgWorker()
+        self._close_kzg = kzg is None
         self._poll_s = poll_s
         self._clock = clock
         self._wake = trio.Event()
@@ -166,6 +167,14 @@ class Poster:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Works until cancelled. Raises KeyRefused at start for a development key on a real network."""
         task_status.started()
+        try:
+            await self._work()
+        finally:
+            if self._close_kzg:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._kzg.close)
+
+    async def _work(self) -> None:
         failures = 0
         while True:
             try:
@@ -202,6 +211,8 @@ class Poster:
             self._ledger = Ledger(confirmed_l1_block=info.deploy_block)
         else:
             self._ledger = msgspec.msgpack.decode(record, type=Ledger)
+            # A crash may have come between counting a batch and forgetting its intent.
+            await trio.to_thread.run_sync(self._store.put, self._ledger.confirmed, None)
         self._memory.highest = self._ledger.confirmed
         self._chain_id = chain_id
 
@@ -212,6 +223,8 @@ class Poster:
         if posted < memory.highest:
             reverted = await self._rollup.reverted_from(0, head)
             guardian = any(first == posted + 1 for first, _, _ in reverted)
+            if not guardian:
+                await self._unconfirm(posted)
             dropped = [number for number in memory.announced if number > posted]
             for number in dropped:
                 del memory.announced[number]
@@ -220,7 +233,6 @@ class Poster:
             if not guardian:
                 log.warning("an L1 reorg dropped batches", first=posted + 1, last=memory.highest)
                 memory.highest = posted
-                await self._unconfirm(posted)
         if posted > memory.highest or any(n not in memory.announced for n in self._unconfirmed(posted)):
             await self._announce(posted, head)
             memory.highest = max(posted, memory.highest)
@@ -229,8 +241,8 @@ class Poster:
     async def _unconfirm(self, posted: int) -> None:
         """A reorg went deeper than what counted as settled: follow the contract from its beginning again."""
         if posted < self._ledger.confirmed:
-            self._ledger.confirmed = posted
-            self._ledger.confirmed_l1_block = (await self._rollup.info()).deploy_block
+            deploy_block = (await self._rollup.info()).deploy_block
+            self._ledger.confirmed, self._ledger.confirmed_l1_block = posted, deploy_block
             await self._save_ledger()
 
     def _unconfirmed(self, posted: int) -> range:
@@ -258,19 +270,31 @@ class Poster:
         for number in self._unconfirmed(safe):
             if number not in self._memory.announced:
                 break
-            event, receipt = self._memory.announced.pop(number)
-            current = await self._client.receipt(event.transaction_hash)
-            receipt = current or receipt
+            event, _ = self._memory.announced[number]
+            paid = await self._paid_for(event)
+            del self._memory.announced[number]
             self._ledger.confirmed = number
-            self._ledger.confirmed_l1_block = receipt.block_number
-            self._ledger.bytes_posted += event.data_bytes
+            self._ledger.confirmed_l1_block = event.l1_block
+            if event.poster == self._signer.address:
+                self._ledger.bytes_posted += event.data_bytes
             self._ledger.reverts = 0
-            self._count(receipt)
+            for receipt in paid:
+                self._count(receipt)
             await self._save_ledger()
             await trio.to_thread.run_sync(self._store.put, number, None)
             if self._listener:
                 self._listener.confirmed(number)
         self._show_ledger()
+
+    async def _paid_for(self, event: BatchEvent) -> list[L1Receipt]:
+        """What a batch cost us: the posting, if it was ours, or attempts that lost against another poster."""
+        record = await trio.to_thread.run_sync(self._store.get, event.number)
+        attempts = () if record is None else msgspec.msgpack.decode(record, type=Intent).attempts
+        hashes = {attempt.hash for attempt in attempts}
+        if event.poster == self._signer.address:
+            hashes.add(event.transaction_hash)
+        receipts = [await self._client.receipt(each) for each in sorted(hashes)]
+        return [receipt for receipt in receipts if receipt is not None]
 
     async def _finalize(self) -> None:
         if self.status.finalized == self._ledger.confirmed:
@@ -364,7 +388,7 @@ class Poster:
                 f"batch {batch.number} of {len(batch.data)} bytes fits no allowed transaction"
             )
         self._show("working", f"preparing batch {batch.number} as {kind.value}")
-        sidecar = await self._sidecar(batch.data) if kind is DataKind.BLOBS else None
+        sidecar = await self._kzg.sidecar(batch.data) if kind is DataKind.BLOBS else None
         anchor = await self._rollup.anchor(posted, batch.inbox_next)
         call = self._rollup.post_call(batch, anchor, in_blobs=sidecar is not None)
         hashes = sidecar.hashes if sidecar else ()
@@ -383,11 +407,6 @@ class Poster:
             return self._refuse(f"balance {seen.balance_wei} wei less {worst} wei is below the floor")
         await self._sign_and_send(intent, offer)
         return Send(intent.attempts[-1]) if intent.attempts else Prepare(nonce, offer)
-
-    async def _sidecar(self, data: bytes) -> Sidecar:
-        if self._kzg is None:
-            self._kzg = KzgWorker()
-        return await self._kzg.sidecar(data)
 
     async def _sign_and_send(self, intent: Intent, offer: Offer) -> None:
         """Adds an attempt to the intent; it is stored before it is sent."""
@@ -453,15 +472,13 @@ class Poster:
 
     def _show_ledger(self) -> None:
         status, ledger = self.status, self._ledger
-        unconfirmed = [receipt for _, receipt in self._memory.announced.values()]
+        mine = [pair for pair in self._memory.announced.values() if pair[0].poster == self._signer.address]
         status.confirmed = ledger.confirmed
-        status.spent_wei = ledger.spent_wei + sum(receipt.cost_wei for receipt in unconfirmed)
-        status.gas_used = ledger.gas_used + sum(receipt.gas_used for receipt in unconfirmed)
-        status.blob_gas_used = ledger.blob_gas_used + sum(r.blob_gas_used for r in unconfirmed)
-        status.bytes_posted = ledger.bytes_posted + sum(
-            event.data_bytes for event, _ in self._memory.announced.values()
-        )
-        status.gas_per_batch = status.gas_used // max(ledger.confirmed + len(unconfirmed), 1)
+        status.spent_wei = ledger.spent_wei + sum(receipt.cost_wei for _, receipt in mine)
+        status.gas_used = ledger.gas_used + sum(receipt.gas_used for _, receipt in mine)
+        status.blob_gas_used = ledger.blob_gas_used + sum(receipt.blob_gas_used for _, receipt in mine)
+        status.bytes_posted = ledger.bytes_posted + sum(event.data_bytes for event, _ in mine)
+        status.gas_per_batch = status.gas_used // max(ledger.confirmed + len(mine), 1)
 
     async def _pause(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -41,6 +41,7 @@ class BatchEvent:
     inbox_next: int
     inbox_count: int
     timestamp_ms: int
+    poster: bytes
     l1_block: int
     l1_block_hash: bytes
     transaction_hash: bytes
@@ -147,6 +148,7 @@ class RollupContract:
             event["inboxNext"],
             event["inboxCount"],
             event["timestampMs"],
+            from_address(event["poster"]),
             log.block_number,
             log.block_hash,
             log.transaction_hash,
