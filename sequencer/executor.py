@@ -71,7 +71,6 @@ class Inbox:
             self._room.notify_all()
         return taken
 
-
     def take_back(self, count: int) -> bool:
         """Removes the last `count` messages, which L1 took back; False when blocks have read some of them."""
         if count > len(self._messages):
@@ -127,6 +126,7 @@ class Executor:
         self._hurry = trio.Event()
         self._draining = False
         self._close_wanted = False
+        self._no_room = False
         self._next_sweep = -math.inf
 
     def wake(self) -> None:
@@ -175,12 +175,14 @@ class Executor:
             if self._is_full():
                 await self._closer.wait_idle()
                 await self._close_batch()
-            await self._sealer.put(await self._make_block())
+            block = await self._make_block()
+            if block is not None:
+                await self._sealer.put(block)
         if self._must_close():
             await self._close_batch()
 
     async def _close_batch(self) -> None:
-        self._close_wanted = False
+        self._close_wanted = self._no_room = False
         if self._machine.batch is not None:
             self._closer.begin()
             await self._sealer.put(self._machine.close())
@@ -211,7 +213,8 @@ class Executor:
     def _is_full(self) -> bool:
         batch = self._machine.batch
         return batch is not None and (
-            batch.bytes >= self._batches.max_bytes - self._batches.max_bytes // 16
+            self._no_room
+            or batch.bytes >= self._batches.max_bytes - self._batches.max_bytes // 16
             or len(batch.encoded) >= self._batches.max_blocks
         )
 
@@ -222,8 +225,8 @@ class Executor:
         age_ms = self._now_ms() - batch.opened_ms
         return self._close_wanted or self._is_full() or age_ms >= self._batches.max_age_ms
 
-    async def _make_block(self) -> ExecutedBlock:
-        """Executes one block; refused transactions are answered at once."""
+    async def _make_block(self) -> ExecutedBlock | None:
+        """Executes one block, or finds nothing to put in; refused transactions are answered at once."""
         self._sweep()
         messages = await self._inbox.take(self._blocks.max_messages)
         machine = self._machine
@@ -232,7 +235,7 @@ class Executor:
         l1_block = max(system.l1_block, self._inbox.l1_block, *(it.l1_block for it in messages))
         candidates = self._mempool.take(self._blocks.max_transactions)
         begun = time.perf_counter()
-        executed = machine.execute(
+        outcomes, executed = machine.execute(
             timestamp_ms,
             l1_block,
             messages,
@@ -240,15 +243,17 @@ class Executor:
             self._batches.max_bytes,
         )
         seconds = time.perf_counter() - begun
-        outcomes = executed.outcomes
         if len(outcomes) < len(candidates):
             self._mempool.put_back(candidates[len(outcomes) :])
+            self._no_room = True
         included: list[Pending] = []
         for pending, outcome in zip(candidates, outcomes, strict=False):
             if isinstance(outcome, Rejected):
                 self._ingress.refused(pending, outcome)
             else:
                 included.append(pending)
+        if executed is None:
+            return None
         result = executed.result
         self._awaiting[result.header.number] = included
         operations = sum(len(each.operations) for each in result.results)

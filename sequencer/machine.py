@@ -24,6 +24,8 @@ from state.leaves import Market, System
 from state.transition import BlockExecution, apply_block, close_batch, next_batch, open_batch
 
 Outcome = TransactionResult | Rejected
+BLOCK_PARTS_IF_EMPTY = 1
+"""A block's encoding begins with its start; every transaction adds a part."""
 
 _LISTING = frozenset({MessageKind.LIST_INSTRUMENT, MessageKind.SET_INSTRUMENT})
 
@@ -50,8 +52,6 @@ class ExecutedBlock:
     messages: tuple[L1Message, ...]
     table_added: tuple[tuple[int, MarketEntry], ...]
     """Markets that no earlier block of the batch used."""
-    outcomes: tuple[Outcome, ...]
-    """One for each transaction that was tried, in order; those after them did not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,14 @@ class Machine:
         messages: tuple[L1Message, ...],
         transactions: Sequence[Transaction],
         max_batch_bytes: int,
-    ) -> ExecutedBlock:
+    ) -> tuple[tuple[Outcome, ...], ExecutedBlock | None]:
         """Executes the next block. Stops early where the batch would exceed `max_batch_bytes`.
 
-        A refused transaction changes nothing and is not part of the block. The first transaction of a batch
-        is always tried.
+        Returns what became of each transaction that was tried, in order (those after them did not fit), and
+        the block: None, with nothing changed, when there is nothing in it. A refused transaction changes
+        nothing and is not part of the block. The first transaction of a batch is always tried.
         """
+        before, batch_before = self.system.encode(), self.batch
         batch = self._open(timestamp_ms)
         execution = BlockExecution(self.view, timestamp_ms, l1_block, messages)
         room = max_batch_bytes - batch.bytes if batch.bytes else MAX_BATCH_BYTES // 2
@@ -108,14 +110,17 @@ class Machine:
                 outcomes.append(rejected)
             else:
                 room -= len(encoded[-1])
-        result = execution.end()
-        return self._executed(result, batch, messages, tuple(outcomes))
+        if not (messages or execution.progress.switches or len(encoded) > BLOCK_PARTS_IF_EMPTY):
+            self.view.put(keys.SYSTEM_KEY, System.decode(before))
+            self.batch = batch_before
+            return tuple(outcomes), None
+        return tuple(outcomes), self._executed(execution.end(), batch, messages)
 
     def replay(self, block: OrderedBlock, table: dict[int, MarketEntry]) -> ExecutedBlock:
         """Executes a block again, with the batch's table as it stood after it."""
         batch = self._open(block.timestamp_ms)
         result = apply_block(self.view, block, table)
-        return self._executed(result, batch, block.messages, result.results)
+        return self._executed(result, batch, block.messages)
 
     def close(self) -> ClosedBatch:
         """Closes the open batch and takes its changes. It is a bug if none is open."""
@@ -152,11 +157,7 @@ class Machine:
         return self.batch
 
     def _executed(
-        self,
-        result: BlockResult,
-        batch: OpenBatch,
-        messages: tuple[L1Message, ...],
-        outcomes: tuple[Outcome, ...],
+        self, result: BlockResult, batch: OpenBatch, messages: tuple[L1Message, ...]
     ) -> ExecutedBlock:
         if any(message.kind in _LISTING for message in messages):
             self.markets.refresh()
@@ -164,7 +165,7 @@ class Machine:
         batch.table.update(added)
         batch.encoded.append(result.encoded)
         batch.bytes += len(result.encoded)
-        return ExecutedBlock(result, batch.start.batch_number, messages, added, outcomes)
+        return ExecutedBlock(result, batch.start.batch_number, messages, added)
 
     def _newly_used(self, batch: OpenBatch) -> list[tuple[int, MarketEntry]]:
         """Markets whose leaf took a reference price for this batch since the last look."""

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from sequencer.l1_link import Bridge, L1Link
 from sequencer.market_data import MarketData
 from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
+from sequencer.openrpc import discover_method
 from sequencer.publisher import Publisher
 from sequencer.receipts import ReceiptMaker, Receipts, Stages
 from sequencer.recovery import ProcessRecovery
@@ -342,8 +344,10 @@ class Node:
 
     def _dispatcher(self, methods: list[Method[Any]]) -> Dispatcher:
         limits = self.config.limits
+        registry = Registry(methods)
+        registry.add(discover_method(registry, title="Straddle", version=version("straddle")))
         return Dispatcher(
-            Registry(methods),
+            registry,
             self._on_fault,
             max_batch=limits.max_batch,
             max_in_flight=limits.max_in_flight,

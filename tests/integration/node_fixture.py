@@ -189,8 +189,8 @@ class Running:
         """Instrument, deposits and first prices, as L1 and publishers would bring them."""
         messages = opening_messages([trader.address for trader in traders])
         await self.node.inbox.put(messages, 1)
-        system = self.node.opened.machine.system
-        await self.until(lambda: system.inbox_next == len(messages))
+        machine = self.node.opened.machine
+        await self.until(lambda: machine.system.inbox_next == len(messages))
         for trader in traders:
             found = await self.call("straddle_getAccounts", owner="0x" + trader.address.hex())
             trader.account = found[0]
