@@ -9,9 +9,12 @@ import json
 import random
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from state import tree_pages, tree_regroup
 from state.hashing import keccak
 
 VECTORS = Path(__file__).parent / "vectors" / "tree.json"
@@ -41,6 +44,14 @@ class MemoryStore:
             else:
                 self.data[key] = value
         self._ordered = None
+
+
+def pages_of(leaves: int) -> ExitStack:
+    """Pages of another size, so that few leaves make many pages."""
+    stack = ExitStack()
+    stack.enter_context(patch.object(tree_pages, "PAGE_LEAVES", leaves))
+    stack.enter_context(patch.object(tree_regroup, "PAGE_LEAVES", leaves))
+    return stack
 
 
 def bit_of(key: bytes, bit: int) -> str:

@@ -1,14 +1,11 @@
 """The tree against the naive model under random batches: roots, pages, old versions, proofs."""
 
 import random
-from contextlib import ExitStack
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from state import tree_pages, tree_regroup
 from state.proofs import (
     AbsenceProof,
     FirstProof,
@@ -27,19 +24,12 @@ from tests.tree_model import (
     apply,
     naive_pages,
     naive_root,
+    pages_of,
     random_changes,
     random_key,
 )
 
 CACHE_PAGES = 128
-
-
-def pages_of(leaves: int) -> ExitStack:
-    """Pages of another size, so that few leaves make many pages."""
-    stack = ExitStack()
-    stack.enter_context(patch.object(tree_pages, "PAGE_LEAVES", leaves))
-    stack.enter_context(patch.object(tree_regroup, "PAGE_LEAVES", leaves))
-    return stack
 
 
 def check_proofs(view: TreeView, model: Leaves, rng: random.Random) -> None:

@@ -128,6 +128,24 @@ def test_membership_of_another_key_value_or_root_is_refused() -> None:
         verify_membership(EMPTY_ROOT, proof, KEY)
 
 
+@pytest.mark.parametrize("bits", [bytes([5, 5]), bytes([5, 9]), bytes([255, 7, 7]), bytes([9, 3, 4])])
+def test_branch_indexes_that_do_not_decrease_are_refused_even_if_the_hashes_agree(bits: bytes) -> None:
+    """A root over an ill-formed tree: every hash is right, only the order of the indexes is not."""
+    sibling = bytes([7]) * 32
+    root = leaf_hash(bytes(32), b"v")
+    for bit in bits:
+        root = branch_hash(bit, root, sibling)
+    path, leaf, other = Path(bits, (sibling,) * len(bits)), LeafData(bytes(32), b"v"), bytes(31) + b"\x02"
+    with pytest.raises(ProofError, match="strictly decrease"):
+        verify_membership(root, MembershipProof(*leaf, path), leaf.key)
+    with pytest.raises(ProofError, match="strictly decrease"):
+        verify_absence(root, AbsenceProof(other, leaf, path), other)
+    with pytest.raises(ProofError, match="strictly decrease"):
+        verify_first(root, FirstProof(b"\0", leaf, path), b"\0")
+    with pytest.raises(ProofError, match="strictly decrease"):
+        verify_prefix(root, PrefixProof(bytes(32), (leaf,), None, path), bytes(32))
+
+
 def test_a_branch_cannot_be_passed_off_as_a_leaf() -> None:
     left, right = leaf_hash(key(1), b"a"), leaf_hash(key(255), b"b")
     root = branch_hash(0, left, right)
@@ -205,6 +223,14 @@ def test_a_path_that_starts_inside_the_prefix_cannot_hide_the_rest() -> None:
     assert isinstance(first, MembershipProof)
     with pytest.raises(ProofError, match="hidden"):
         verify_prefix(ROOT, PrefixProof(PREFIX, whole.leaves[:1], None, first.path), PREFIX)
+
+
+def test_all_leaves_of_a_shorter_prefix_are_not_those_of_a_longer_one() -> None:
+    wider = TREE.prove_prefix(b"\x0b")
+    assert len(verify_prefix(ROOT, wider, b"\x0b")) == 24
+    for prefix in (PREFIX, key(11, 7)[:9]):
+        with pytest.raises(ProofError, match="not under prefix"):
+            verify_prefix(ROOT, replace(wider, prefix=prefix), prefix)
 
 
 def test_a_prefix_with_leaves_cannot_be_proved_empty() -> None:

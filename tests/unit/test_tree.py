@@ -9,7 +9,15 @@ import pytest
 
 from state.proofs import MembershipProof, verify_membership
 from state.tree import Tree, TreeCorrupt, VersionUnavailable
-from tests.tree_model import Leaves, MemoryStore, apply, naive_root, random_changes, random_key
+from tests.tree_model import (
+    Leaves,
+    MemoryStore,
+    apply,
+    naive_root,
+    pages_of,
+    random_changes,
+    random_key,
+)
 
 
 def key(account: int) -> bytes:
@@ -105,6 +113,20 @@ def test_deleting_almost_everything_merges_many_pages_at_once() -> None:
     store.write(tree.commit(2))
     assert len(list(store.iterate(b"TP", b"TQ"))) == 1
     assert tree.at(1).root == naive_root(model)
+
+
+def test_merging_more_pages_than_the_cache_holds_is_done_in_parts() -> None:
+    """Pages of three leaves beside pages of two, under a branch of five, when a page has at most four."""
+    model = {key(8 * group + i): b"v" for group in range(200) for i in (0, 1, 2, 4, 5)}
+    with pages_of(4):
+        tree = Tree(MemoryStore(), 128)
+        tree.update(model)
+        assert tree.page_count == 400
+        gone = [key(8 * group) for group in range(128)]
+        for k in gone:
+            del model[k]
+        assert tree.update(dict.fromkeys(gone)) == naive_root(model)
+        assert tree.page_count == 400 - 128
 
 
 def test_versions_must_ascend() -> None:
