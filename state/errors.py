@@ -45,7 +45,6 @@ class RejectCode(IntEnum):
     TOO_MANY_POSITIONS = 45
     UNKNOWN_ORDER = 46
     TOO_MANY_OPERATIONS = 47
-    ORDER_ALREADY_FILLED = 48
     # money and keys
     AMOUNT_ZERO = 60
     SAME_ACCOUNT = 61
