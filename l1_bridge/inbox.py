@@ -12,7 +12,7 @@ now. Messages that the rollup has consumed already and that L1 took back cannot 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
@@ -166,7 +166,7 @@ class InboxFollower:
         """Up to which messages are complete."""
         return self._places[-1].block
 
-    async def updates(self) -> AsyncIterator[Update]:
+    async def updates(self) -> AsyncGenerator[Update, None]:
         """Updates without end; close the generator when done (`contextlib.aclosing`).
 
         L1 being away only delays them. Raises InboxDiverged.

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from random import Random
 
+from l1_bridge.batch import BatchHead, assemble, encode_head
 from l1_bridge.deploy import list_instrument, set_publishers
 from l1_bridge.rollup import Batch
-from sequencer.machine import Machine
 from state.actions import (
     OracleReport,
     OracleUpdate,
@@ -25,8 +25,9 @@ from state.actions import (
     Transaction,
     Withdraw,
 )
-from state.block import BlockResult, L1Message
+from state.block import BatchStart, BlockResult, L1Message
 from state.cache import CachedState, MemorySource
+from state.codec import MarketEntry
 from state.eip712 import (
     Domain,
     action_digest,
@@ -37,12 +38,12 @@ from state.eip712 import (
     transaction_hash,
     update_hash,
 )
-from state.errors import Rejected
 from state.genesis import GENESIS_ROOT, genesis_leaves
 from state.hashing import keccak
-from state.keys import SYSTEM_KEY
-from state.leaves import Instrument, System
+from state.keys import SYSTEM_KEY, instrument_key, market_key
+from state.leaves import Instrument, Market, System
 from state.proofs import MembershipProof, branch_hash, leaf_hash, verify_membership
+from state.transition import BlockExecution, close_batch, next_batch, open_batch
 from state.tree import Tree
 
 INSTRUMENT = "BTC-PERPETUAL"
@@ -102,7 +103,9 @@ class HandSequencer:
     def __init__(self, rollup_chain_id: int, rollup: bytes):
         self.domain = Domain(rollup_chain_id, rollup)
         self._source = MemorySource({key: leaf.encode() for key, leaf in genesis_leaves().items()})
-        self._machine = Machine(CachedState(self._source, 10_000))
+        self._view = CachedState(self._source, 10_000)
+        self._start: BatchStart | None = None
+        self._encoded: list[bytes] = []
         self._pages = MemoryPages()
         self._tree = Tree(self._pages, 128)
         self._tree.update(dict(self._source.leaves))
@@ -170,19 +173,38 @@ class HandSequencer:
         transactions: Sequence[Transaction] = (),
     ) -> BlockResult:
         """Executes a block. A transaction that is refused fails the test."""
-        executed = self._machine.execute(at_ms, l1_block, tuple(messages), transactions, 2**19)
-        for outcome in executed.outcomes:
-            assert not isinstance(outcome, Rejected), outcome
-        self.results.append(executed.result)
-        return executed.result
+        if self._start is None:
+            self._start = next_batch(self._view)
+            open_batch(self._view, self._start)
+        execution = BlockExecution(self._view, at_ms, l1_block, tuple(messages))
+        for transaction in transactions:
+            execution.execute(transaction)
+        result = execution.end()
+        self._encoded.append(result.encoded)
+        self.results.append(result)
+        return result
 
     def close(self, lie: Random | None = None) -> Batch:
         """Closes the batch. With `lie`, claims that the fees collected were others than they are."""
-        closed = self._machine.close()
-        self._source.apply(closed.dirty)
-        root = self._tree.update(closed.dirty)
-        self._pages.apply(self._tree.commit(closed.number))
-        self._machine.view.release()
+        start = self._start
+        assert start is not None
+        number = start.batch_number
+        head = BatchHead(
+            number,
+            start.first_block,
+            start.base_timestamp_ms,
+            start.base_l1_block,
+            start.inbox_start,
+            self._table(number),
+        )
+        close_batch(self._view, len(encode_head(head)))
+        data = assemble(head, self._encoded)
+        self._start, self._encoded = None, []
+        dirty = self._view.take_dirty()
+        self._source.apply(dirty)
+        root = self._tree.update(dirty)
+        self._pages.apply(self._tree.commit(number))
+        self._view.release()
         proof = self._tree.prove(SYSTEM_KEY)
         assert isinstance(proof, MembershipProof)
         leaf = proof.value
@@ -191,8 +213,8 @@ class HandSequencer:
             leaf = replace(system, fees_uusd=lie.randrange(1, 10**9)).encode()
             root = _root_with(leaf, proof)
         batch = Batch(
-            closed.number,
-            closed.data,
+            number,
+            data,
             self._roots[-1],
             root,
             leaf,
@@ -203,6 +225,17 @@ class HandSequencer:
         self._roots.append(root)
         self._batches[batch.number] = batch
         return batch
+
+    def _table(self, number: int) -> dict[int, MarketEntry]:
+        """The markets that took a reference price for this batch."""
+        table = {}
+        system: System = self._view.get(SYSTEM_KEY)
+        for market in range(1, system.next_market):
+            leaf: Market = self._view.get(market_key(market))
+            terms: Instrument = self._view.get(instrument_key(market))
+            if leaf.reference_batch == number:
+                table[market] = MarketEntry(terms.tick_uusd, terms.lot_ulots, leaf.reference_ticks)
+        return table
 
     def batch(self, number: int) -> Batch | None:
         return self._batches.get(number)
