@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -52,7 +53,10 @@ async def run_node(config: NodeConfig) -> None:
 
 
 async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> None:
-    """Verifies what is posted, and with `follow` what will be. Raises RootMismatch, L1Error, StoreError."""
+    """Verifies what is posted, and with `follow` what will be, until SIGTERM or SIGINT.
+
+    Raises RootMismatch, L1Error, StoreError.
+    """
     logs.configure(config.verifier.log_level, "console")
     if not config.l1.url:
         raise ConfigError("l1.url: a verifier reads L1; set it, or STRADDLE_L1_URL")
@@ -69,10 +73,19 @@ async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> N
             poll_s=config.l1.poll_ms / 1000,
         )
         try:
-            await _show(verifier, follow, as_json)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+                await _show(verifier, follow, as_json)
+                nursery.cancel_scope.cancel()
         finally:
             if node:
                 node[1].close()
+
+
+async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
 
 
 def rollup_address(section: L1Section) -> bytes:

@@ -27,7 +27,7 @@ from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
 from sequencer.sealer import Sealer
 from state import keys
-from state.block import L1Message
+from state.block import L1Message, MessageKind
 from state.errors import RejectCode, Rejected
 
 DRAIN_LOOK_S = 0.005
@@ -36,12 +36,21 @@ IDLE_LOOK_S = 1.0
 _DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
 
 
+COST_REPORTS_WAIT_S = 3_600
+
+
 class Inbox:
-    """L1 messages on their way into a block, in the order of the L1 queue; bounded."""
+    """L1 messages on their way into a block, in the order of the L1 queue; bounded.
+
+    Batch cost reports alone make no block until the first has waited an hour: every batch causes one, and a
+    batch for each report would never end.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._messages: deque[L1Message] = deque()
+        self._pressing = 0
+        self._waiting_since = 0.0
         self._room = trio.Condition()
         self._on_message: Callable[[], None] = lambda: None
         self.l1_block = 0
@@ -49,6 +58,13 @@ class Inbox:
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether what waits is reason enough for a block."""
+        if self._pressing:
+            return True
+        return bool(self._messages) and trio.current_time() - self._waiting_since >= COST_REPORTS_WAIT_S
 
     def on_message(self, call: Callable[[], None]) -> None:
         """`call` is called whenever messages have arrived."""
@@ -60,7 +76,10 @@ class Inbox:
             async with self._room:
                 while len(self._messages) >= self._limit:
                     await self._room.wait()
+                if not self._messages:
+                    self._waiting_since = trio.current_time()
                 self._messages.append(message)
+                self._pressing += message.kind != MessageKind.BATCH_COST
             self._on_message()
         self.l1_block = max(self.l1_block, l1_block)
 
@@ -68,6 +87,7 @@ class Inbox:
         """The next messages, at most `limit`."""
         async with self._room:
             taken = tuple(self._messages.popleft() for _ in range(min(limit, len(self._messages))))
+            self._pressing -= sum(message.kind != MessageKind.BATCH_COST for message in taken)
             self._room.notify_all()
         return taken
 
@@ -76,7 +96,7 @@ class Inbox:
         if count > len(self._messages):
             return False
         for _ in range(count):
-            self._messages.pop()
+            self._pressing -= self._messages.pop().kind != MessageKind.BATCH_COST
         return True
 
 
@@ -204,7 +224,7 @@ class Executor:
         return math.floor(trio.current_time() / interval_s + 1) * interval_s
 
     def _has_work(self) -> bool:
-        return bool(len(self._mempool) or len(self._inbox) or self._dead_man_is_due())
+        return bool(len(self._mempool) or self._inbox.has_work or self._dead_man_is_due())
 
     def _dead_man_is_due(self) -> bool:
         first = self._machine.view.first_under(_DEAD_MAN_PREFIX)

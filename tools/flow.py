@@ -158,7 +158,7 @@ class Flow:
             digest = report_digest(self._domain, unsigned)
             reports.append(OracleReport(now_ms, tuple(prices), sign(digest, publisher.secret)))
         update = to_json(OracleUpdate(tuple(reports)), self._instruments.__getitem__)
-        await client.call("straddle_sendOracleUpdate", [update])
+        await client.call("straddle_sendOracleUpdate", update)
 
     def _count(self, action: Action, outcome: Any) -> None:
         tally = self.tally
