@@ -1,9 +1,8 @@
 """One HTTP connection: requests in, answers out in their order, or the change to a WebSocket.
 
-One task reads; it is the only task while handlers answer at once or with a `Deferred` and the client takes
-its answers. It waits on the bare socket (`trio.lowlevel.wait_readable`) instead of through `SocketStream`,
-which gives up the processor once more per receive and twice more per send. Answers go out through a `Wire`,
-several per system call when requests came pipelined.
+Requests are read and started in the server's `Reactor` and answers go out through a `Wire`, several per
+system call when they were pipelined. The connection's own task sleeps meanwhile: it opens and closes, and
+wakes to go on where the reactor had to stop because too much was waiting.
 
 Invariants:
 - iHTTP_010 Answers leave in the order of their requests, however their handlers finish.
@@ -64,9 +63,11 @@ class Connection:
         self.context = Context(peer=peer, start_soon=self.start_soon)
         self._reader = RequestReader(server.limits.max_header_bytes, server.limits.max_body_bytes)
         self._slots: deque[_Slot] = deque()
+        self._backlog: deque[HttpRequest | None] = deque()
         self._ending = False
+        self._stopped = False
         self._failed = False
-        self._reading = trio.CancelScope()
+        self._paused = False
         self._nursery: trio.Nursery | None = None
         self._changed: trio.Event | None = None
         self._deadline = trio.current_time() + server.limits.header_timeout_s
@@ -84,10 +85,9 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                with self._reading:
-                    await self._read()
+                await self._read()
                 await self._answers_out()
-                if self._reader.upgrade is not None and not self._ending:
+                if self._reader.upgrade is not None and not self._stopped:
                     await self._serve_websocket(*self._reader.upgrade)
                 elif self._failed:
                     await self._linger()
@@ -95,47 +95,77 @@ class Connection:
         finally:
             self._nursery = None
             self.wire.broken = True
+            self.server.reactor.forget(self.sock)
             trio.lowlevel.notify_closing(self.sock)
             self.sock.close()
 
     async def _read(self) -> None:
-        """Read and start requests until the client, an error, or the server ends the connection."""
-        sock, reader = self.sock, self._reader
+        """Stay until the client, an error, an upgrade, or the server ends the reading of requests."""
+        reactor = self.server.reactor
+        reactor.watch(self.sock, self._on_readable)
         while not self._ending:
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                data = sock.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self.abort()
-                return
-            if not data:
-                self._ending = True
-                return
-            reader.feed(data)
-            if reader.ready:
-                await self._start_ready()
-            if reader.failure is not None and not self._ending:
-                self._fail(reader.failure)
-            if reader.upgrade is not None:
-                return
-            self._note_phase()
-
-    async def _start_ready(self) -> None:
-        """Start the requests that have arrived, never more at a time than limits allow."""
-        quantum = self.server.limits.max_pipelined
-        ready, self._reader.ready = self._reader.ready, []
-        for count, request in enumerate(ready, 1):
-            self._start(request)
-            if self._ending:
-                break
-            if count % quantum == 0 or self._is_full():
-                self.wire.flush()
+            if self._backlog and not self._is_full():
                 await trio.lowlevel.checkpoint()
-                while self._is_full():
-                    await self._change()
+            else:
+                await self._change()
+            self._work()
+        reactor.forget(self.sock)
+
+    def _on_readable(self) -> None:
+        """Called by the reactor: take what has arrived and start what is complete. Does not raise."""
+        try:
+            self._receive()
+        except Exception as fault:
+            self.server.app.on_fault(fault, "connection")
+            self.abort()
+
+    def _receive(self) -> None:
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.abort()
+            return
+        if not data:
+            self._stop_reading()
+            return
+        reader = self._reader
+        reader.feed(data)
+        if reader.ready:
+            self._backlog.extend(reader.ready)
+            reader.ready.clear()
+        self._work()
+
+    def _work(self) -> None:
+        """Start requests in order: never more at a time than limits allow, then pause reading."""
+        backlog = self._backlog
+        quantum = self.server.limits.max_pipelined
+        while backlog and quantum and not self._ending and not self._is_full():
+            quantum -= 1
+            self._start(backlog.popleft())
         self.wire.flush()
+        if self._ending:
+            return
+        if backlog or self._is_full():
+            self._pause(is_full=quantum > 0)
+            return
+        if self._reader.failure is not None:
+            self._fail(self._reader.failure)
+        elif self._reader.upgrade is not None:
+            self._stop_reading(stopped=False)
+        else:
+            self._note_phase()
+            if self._paused:
+                self._paused = False
+                self.server.reactor.watch(self.sock, self._on_readable)
+
+    def _pause(self, *, is_full: bool) -> None:
+        """Read no more until answers have left; or, when only the turn was used up, until the next one."""
+        self._paused = True
+        self.server.reactor.forget(self.sock)
+        if not is_full:
+            self._notify()
 
     def _is_full(self) -> bool:
         full_slots = len(self._slots) >= self.server.limits.max_pipelined
@@ -148,17 +178,18 @@ class Connection:
             return
         server = self.server
         keep_alive = request.keep_alive and not server.closing.is_set()
-        answer = self._plain_answer(request, keep_alive)
-        if answer is None:
-            slot = _Slot(self, keep_alive, server.answers.origin_field(request))
+        if request.method == b"POST" and self._is_call(request):
+            extra = server.answers.origin_field(request)
+            slot = _Slot(self, keep_alive, extra)
             body = server.app.dispatcher.dispatch(request.body, self.context, slot.fill)
             if body is None:
                 self._slots.append(slot)
             else:
-                self._place(server.answers.rpc(body, keep_alive, server.answers.origin_field(request)))
+                self._place(server.answers.rpc(body, keep_alive, extra))
         else:
-            self._place(answer)
-        self._ending = not keep_alive
+            self._place(self._plain_answer(request, keep_alive))
+        if not keep_alive:
+            self._stop_reading()
 
     def _place(self, data: bytes) -> None:
         """Queue bytes behind every answer that is still waited for."""
@@ -178,8 +209,15 @@ class Connection:
         self.wire.flush_soon()
         self._notify()
 
-    def _plain_answer(self, request: HttpRequest, keep_alive: bool) -> bytes | None:
-        """The answer to what is not a JSON-RPC call, or None for one."""
+    def _is_call(self, request: HttpRequest) -> bool:
+        """Whether a POST is a JSON-RPC call."""
+        server = self.server
+        known_path = request.target in server.rpc_paths or request.path in server.rpc_paths
+        known_type = is_json_type(request.headers.get(b"content-type"))
+        return known_path and known_type and server.answers.origin_allowed(request)
+
+    def _plain_answer(self, request: HttpRequest, keep_alive: bool) -> bytes:
+        """The answer to what is not a JSON-RPC call."""
         server, path, method = self.server, request.path, request.method
         answers = server.answers
         extra = answers.origin_field(request)
@@ -187,10 +225,8 @@ class Connection:
         if method == b"POST" and path in server.rpc_paths:
             if not answers.origin_allowed(request):
                 return answers.error(HTTPStatus.FORBIDDEN, "origin not allowed", keep_alive=keep_alive)
-            if not is_json_type(request.headers.get(b"content-type")):
-                status, message = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"
-                return answers.error(status, message, extra=extra, keep_alive=keep_alive)
-            return None
+            status, message = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"
+            return answers.error(status, message, extra=extra, keep_alive=keep_alive)
         if method == b"OPTIONS":
             return answers.preflight(request)
         if not is_page and path not in server.rpc_paths:
@@ -235,7 +271,6 @@ class Connection:
             self._stop_reading()
         else:
             self._fail(HttpFailure(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"))
-            self._reading.cancel()
 
     def stop(self) -> None:
         """The server closes: answer what is in flight, take nothing new."""
@@ -246,7 +281,7 @@ class Connection:
 
     def abort(self) -> None:
         """Drop the client now; the socket is closed without a farewell."""
-        self._ending = True
+        self._stop_reading()
         self.wire.break_off()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
@@ -257,15 +292,19 @@ class Connection:
         held += sum(len(slot.data) for slot in self._slots if slot.data is not None)
         return held + (self._websocket.held_bytes() if self._websocket is not None else 0)
 
-    def _stop_reading(self) -> None:
+    def _stop_reading(self, *, stopped: bool = True) -> None:
+        """Start no more requests. `stopped=False`: the connection goes on as a WebSocket."""
         self._ending = True
-        self._reading.cancel()
+        self._stopped = stopped
+        self.server.reactor.forget(self.sock)
+        self._notify()
 
     def _fail(self, failure: HttpFailure) -> None:
         """Answer with an error behind all other answers, and read no further."""
-        self._ending = self._failed = True
+        self._failed = True
         self._place(self.server.answers.error(failure.status, failure.message, keep_alive=False))
         self.wire.flush()
+        self._stop_reading()
 
     async def _answers_out(self) -> None:
         """Wait until every started request is answered and sent, or the client is gone."""
@@ -309,9 +348,10 @@ class Connection:
             await self._linger()
 
     def _notify(self) -> None:
+        """Wake the connection's task, if it has anything to do."""
         if self._websocket is not None:
             self._websocket.notify()
-        if self._changed is not None:
+        if self._changed is not None and (self._paused or self._ending):
             self._changed.set()
             self._changed = None
 

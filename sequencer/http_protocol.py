@@ -151,24 +151,21 @@ class RequestReader:
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count_header(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_header(len(name) + len(value) + 4)
-        name = name.lower()
-        if name in self._headers:
-            value = self._headers[name] + b", " + value
-        self._headers[name] = value
-
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
+        self._header_bytes += len(url)
         if self._header_bytes > self._max_header_bytes:
             self._fail(self._header_too_large())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._max_header_bytes:
+            self._fail(self._header_too_large())
+        headers, name = self._headers, name.lower()
+        headers[name] = headers[name] + b", " + value if name in headers else value
 
     def on_headers_complete(self) -> None:
         self.phase = Phase.BODY
         headers = self._headers
-        if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
+        if b"content-length" in headers and int(headers[b"content-length"]) > self._max_body_bytes:
             self._fail(self._body_too_large())
         if b"expect" in headers:
             if headers[b"expect"].lower() != b"100-continue":
@@ -289,7 +286,7 @@ def error_body(status: HTTPStatus, message: str, more: Mapping[str, object] | No
 
 def is_json_type(content_type: bytes | None) -> bool:
     """Whether a JSON-RPC body may be sent under this Content-Type; none at all is let pass."""
-    if content_type is None:
+    if content_type is None or content_type == JSON_TYPE:
         return True
     media = content_type.partition(b";")[0].strip().lower()
     return media in (JSON_TYPE, b"application/json-rpc", b"application/jsonrequest")

@@ -1,7 +1,8 @@
 """The node's port: HTTP/1.1 and WebSocket, JSON-RPC in both, on one trio nursery tree.
 
-`serve` owns the listeners, the connections (http_connection.py) and two service tasks: the flusher, which
-sends what answers have been queued, and the sweeper, which ends what lasts too long. Timeouts cost nothing
+`serve` owns the listeners, the connections (http_connection.py) and three service tasks: the reactor, which
+receives, the flusher, which sends what answers have been queued, and the sweeper, which ends what lasts too
+long. Timeouts cost nothing
 per request: a connection writes down until when it may stay in its phase, and the sweeper looks at all.
 
 Invariants:
@@ -28,6 +29,7 @@ import trio
 from sequencer.http_connection import Connection
 from sequencer.http_protocol import JSON_TYPE, Answers
 from sequencer.jsonrpc import Dispatcher, OnFault, Subscriber
+from sequencer.reactor import Reactor
 from sequencer.server_limits import ServerLimits
 from sequencer.wire import Flusher
 
@@ -79,6 +81,7 @@ async def serve(
     server = Server(app, limits)
     async with trio.open_nursery() as services:
         services.start_soon(server.flusher.run)
+        services.start_soon(server.reactor.run)
         services.start_soon(server.sweep_forever)
         async with trio.open_nursery() as clients:
             for listener in listeners:
@@ -99,6 +102,7 @@ class Server:
         self.app = app
         self.limits = limits
         self.flusher = Flusher()
+        self.reactor = Reactor()
         self.answers = Answers(app.allowed_origins)
         self.answers.set_time(int(time.time()))
         self.rpc_paths = frozenset(path.encode() for path in app.rpc_paths)

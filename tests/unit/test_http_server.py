@@ -414,6 +414,16 @@ async def test_pipelined_flood_waits_instead_of_growing() -> None:
                 answered += 1
 
 
+async def test_long_pipelines_are_served_in_turns_to_the_end() -> None:
+    """iHTTP_010, also when the client says that it will send no more; others get their turn between."""
+    async with running(LIMITS) as node, await node.connect() as client, await node.connect() as other:
+        await client.send(b"".join(post(echo("x", n)) for n in range(1000)))
+        await client.stream.send_eof()
+        assert (await other.ask(echo("between"))).json["result"] == "between"
+        assert [(await client.answer()).json["id"] for _ in range(1000)] == list(range(1000))
+        assert await client.closed()
+
+
 async def test_too_many_connections_are_refused() -> None:
     """iHTTP_020"""
     async with running(ServerLimits(max_connections=5, max_connections_per_ip=3)) as node:
