@@ -2,8 +2,8 @@
 
 A task per connection that waits in `trio.lowlevel.wait_readable` costs two task switches and an `epoll_ctl`
 per request. Here the sockets stand in a selector of our own, trio waits for that selector (an epoll or kqueue
-can itself be waited for), and whoever has bytes is called: what remains per request is to receive and to send.
-Measured on bare sockets with 256 clients: 0.6 of the processor time of a task per connection, and 0.4 of
+can itself be waited for), and whoever has bytes is called: what remains is to receive and to send. Measured
+on bare sockets with 256 clients: 0.6 of the processor time of a task per connection, and 0.4 of
 `SocketStream`'s.
 """
 

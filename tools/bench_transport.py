@@ -2,9 +2,9 @@
 
 The server is a process of its own, and so is the load (this one): prepared request bytes, answers counted by
 their known length, so that the load costs little. Two figures per case: requests per second, which on two
-shared cores includes the load's own work, and the server's processor time per request, which does not. Beside the
-rate stands `recover_limit` (one recovery's elapsed time), beside the server's time one recovery's processor
-time, measured right after each case: on a busy machine only the latter comparison says much.
+shared cores includes the load's own work, and the server's processor time per request, which does not. Beside
+the rate stands `recover_limit` (one recovery's elapsed time), beside the server's time one recovery's
+processor time, measured right after each case: on a busy machine only the latter comparison says much.
 """
 
 from __future__ import annotations
