@@ -147,8 +147,11 @@ class Node:
                 core.cancel_scope.cancel()
             self._log.info("stopped", block=opened.machine.system.block_number)
         except BaseException as error:
-            self._failed(error)
-            raise
+            cause = root_cause(error)
+            self._failed(cause)
+            if cause is None or cause is error:
+                raise
+            raise cause from error
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(opened.store.close)
@@ -403,9 +406,8 @@ class Node:
         """A handler failed: its caller knows that something is wrong, the log knows what."""
         self._log.error("fault in a call", where=where, exc_info=fault)
 
-    def _failed(self, error: BaseException) -> None:
-        """The node stops by itself, or is cancelled: tell those who wait."""
-        cause = root_cause(error)
+    def _failed(self, cause: BaseException | None) -> None:
+        """The node stops by itself, or is cancelled (None): tell those who wait."""
         if cause is not None:
             self.health.fault = describe(cause)
             self._log.error("the node stops", reason=self.health.fault, exc_info=cause)

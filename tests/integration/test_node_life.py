@@ -1,0 +1,221 @@
+"""A node under pressure, stopped, killed and started again: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from sequencer.admin import load_token
+from sequencer.client import NodeClient, NodeError
+from sequencer.config import BatchesSection, BlocksSection, MempoolSection
+from sequencer.config_file import ConfigError
+from sequencer.errors import ErrorCode
+from sequencer.node import Node
+from state.actions import CancelAllAfter, Side
+from state.block import L1Message, MessageKind
+from state.journal_format import StoreError
+from tests.integration.node_fixture import (
+    COIN,
+    DOMAIN,
+    LOT,
+    PRICE,
+    SEQUENCER,
+    USD,
+    Running,
+    Trader,
+    config_for,
+    running_node,
+)
+
+SLOW_BLOCKS = BlocksSection(block_interval_ms=60_000)
+
+
+def traders() -> list[Trader]:
+    return [Trader(b"\x31" * 32, 0), Trader(b"\x32" * 32, 0)]
+
+
+async def code_of(node: Running, transaction: Any) -> int:
+    with pytest.raises(NodeError) as raised:
+        await node.send(transaction)
+    return raised.value.code
+
+
+async def test_a_full_mempool_answers_busy(tmp_path: Path) -> None:
+    mempool = MempoolSection(max_transactions=2_000, max_per_account=3)
+    alice, bob = both = traders()
+    async with running_node(tmp_path, mempool=mempool) as node:
+        await node.open_market(both)
+        node.node.executor._blocks = SLOW_BLOCKS
+        await trio.sleep(0.05)
+        accepted = [alice.order(Side.BUY, PRICE, LOT) for _ in range(3)]
+        for transaction in accepted:
+            await node.call("straddle_sendTransaction", transaction=transaction)
+        assert await code_of(node, alice.order(Side.BUY, PRICE, LOT)) == ErrorCode.BUSY
+        other = await node.call("straddle_sendTransaction", transaction=bob.order(Side.BUY, PRICE, LOT))
+        waiting = await node.admin.call("admin_sealNow", [node.token])
+        assert waiting["mempool"] in (0, 4)
+        receipts = [await node.send(transaction) for transaction in accepted]
+        assert {receipt["status"] for receipt in receipts} == {"executed"}
+        assert (await node.call("straddle_getReceipt", hash=other))["block_number"]
+
+
+async def test_the_operator_pauses_resumes_and_drains(tmp_path: Path) -> None:
+    alice, bob = both = traders()
+    async with running_node(tmp_path) as node:
+        await node.open_market(both)
+        with pytest.raises(NodeError, match="wrong token"):
+            await node.admin.call("admin_pause", ["not the token"])
+        paused = await node.admin.call("admin_pause", [node.token])
+        assert paused["reasons"] == ["paused"]
+        assert await code_of(node, alice.order(Side.BUY, PRICE, LOT)) == ErrorCode.PAUSED
+        await node.admin.call("admin_resume", [node.token])
+        assert (await node.send(alice.order(Side.BUY, PRICE, LOT)))["status"] == "executed"
+        await node.admin.call("admin_setLogLevel", [node.token, "error"])
+        with pytest.raises(NodeError):
+            await node.admin.call("admin_setLogLevel", [node.token, "shrill"])
+        with pytest.raises(NodeError, match="no method"):
+            await node.admin.call("straddle_status")
+        with pytest.raises(NodeError, match="no method"):
+            await node.client.call("admin_pause", [node.token])
+        node.node.executor._blocks = SLOW_BLOCKS
+        await trio.sleep(0.05)
+        answers: list[Any] = []
+
+        async def send_and_wait() -> None:
+            async with NodeClient(f"http://127.0.0.1:{node.node.port}") as client:
+                order = bob.order(Side.SELL, PRICE, LOT)
+                answers.append(await client.call("straddle_sendTransactionSync", [order]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_and_wait)
+            await node.until(lambda: len(node.node.mempool) == 1)
+            node.node.ingress.closed = ErrorCode.DRAINING  # what drain sets, before the port closes
+            assert await code_of(node, alice.order(Side.BUY, PRICE, LOT)) == ErrorCode.DRAINING
+            await node.admin.call("admin_drain", [node.token])
+        assert answers[0]["fills"], "what was accepted before the drain is sealed and answered"
+
+
+async def test_health_ready_and_metrics(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        await node.open_market(traders())
+        pages = node.node.health.pages(node.node.metrics.page)
+        assert pages["/health"]().status == pages["/ready"]().status == 200
+        node.node.pause()
+        assert pages["/ready"]().status == 503
+        assert b"paused" in pages["/ready"]().body
+        node.node.health.fault = "broken"
+        assert pages["/health"]().status == 500
+        text = pages["/metrics"]().body.decode()
+        for name in ("straddle_blocks_total", "straddle_journal_fsync_seconds_count", "straddle_ready 0.0"):
+            assert name in text
+
+
+async def test_small_batches_under_load_then_a_cold_start(tmp_path: Path) -> None:
+    """Batches close while blocks go on; a node that is cancelled, not drained, recovers every receipt."""
+    alice, bob = both = traders()
+    receipts: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
+    with trio.CancelScope() as killed:
+        async with running_node(tmp_path, batches=BatchesSection(max_bytes=2_000, max_age_ms=100)) as node:
+            await node.open_market(both)
+            for number in range(120):
+                trader, side = (alice, Side.BUY) if number % 2 else (bob, Side.SELL)
+                sent.append(trader.order(side, PRICE + (number % 5) * USD, LOT))
+                receipts.append(await node.send(sent[-1]))
+            status = await node.call("straddle_status")
+            assert status["committed_batch"] >= 3
+            account = await node.call("straddle_getAccount", account=alice.account)
+            killed.cancel()
+    async with running_node(tmp_path) as node:
+        assert (await node.call("straddle_status"))["block_number"] >= status["block_number"]
+        for receipt in receipts:
+            assert await node.call("straddle_getReceipt", hash=receipt["hash"]) == receipt
+        assert await node.send(sent[3]) == receipts[3]
+        assert await node.call("straddle_getAccount", account=alice.account) == account
+        book = await node.call("public/get_order_book", instrument_name="BTC-PERPETUAL", depth=50)
+        total = sum(amount for _, amount in book["bids"] + book["asks"])
+        assert total == pytest.approx(
+            sum(order["open_ulots"] for order in account["orders"]) / COIN
+            + sum(
+                order["open_ulots"]
+                for order in (await node.call("straddle_getAccount", account=bob.account))["orders"]
+            )
+            / COIN
+        )
+
+
+async def test_a_dead_man_switch_makes_a_block_of_its_own(tmp_path: Path) -> None:
+    both = traders()
+    alice = both[0]
+    async with running_node(tmp_path) as node:
+        await node.open_market(both)
+        await node.send(alice.order(Side.BUY, PRICE, LOT))
+        await node.send(alice.signed(CancelAllAfter(**alice.envelope(), timeout_s=5)))
+        node.node.executor._now_ms = lambda: 10_000 + max(node.node.opened.machine.system.timestamp_ms, 0)
+        account = await node.call("straddle_getAccount", account=alice.account)
+        with trio.fail_after(10):
+            while account["orders"]:
+                await trio.sleep(0.02)
+                account = await node.call("straddle_getAccount", account=alice.account)
+        assert account["dead_man_ms"] == 0
+
+
+async def test_bad_l1_messages_are_consumed_and_harmless(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        await node.open_market(traders())
+        before = node.node.opened.machine.system.inbox_next
+        bad = [L1Message(MessageKind.DEPOSIT, bytes(20), 1, b"short"), L1Message(99, bytes(20), 1, b"")]
+        await node.node.inbox.put(bad, 5)
+        await node.until(lambda: node.node.opened.machine.system.inbox_next == before + 2)
+
+
+async def test_a_directory_of_another_rollup_is_refused(tmp_path: Path) -> None:
+    async with running_node(tmp_path):
+        pass
+    other = type(DOMAIN)(DOMAIN.chain_id + 1, DOMAIN.contract)
+    with pytest.raises(BaseException, match="belongs to") as raised:
+        await Node(config_for(tmp_path), other, SEQUENCER).run()
+    assert isinstance(raised.value, StoreError)
+
+
+async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    both = traders()
+    async with running_node(tmp_path) as node:
+        await node.open_market(both)
+    journal = max((tmp_path / "journal").glob("*.journal"))
+    data = bytearray(journal.read_bytes())
+    data[200] ^= 1
+    journal.write_bytes(data)
+    with pytest.raises(StoreError, match="expected"):
+        await Node(config_for(tmp_path), DOMAIN, SEQUENCER).run()
+
+
+async def test_a_taken_port_ends_the_start_cleanly(tmp_path: Path) -> None:
+    async with running_node(tmp_path / "one") as node:
+        config = config_for(tmp_path / "two")
+        taken = type(config.server)(port=node.node.port)
+        second = Node(config_for(tmp_path / "two", server=taken), DOMAIN, SEQUENCER)
+        with pytest.raises(OSError, match="in use"):
+            await second.run()
+    async with running_node(tmp_path / "two"):
+        pass
+
+
+def test_the_admin_token_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    token = load_token(path)
+    assert load_token(path) == token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.chmod(path, 0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_token(path)
+    short = tmp_path / "short"
+    short.write_text("x")
+    os.chmod(short, 0o600)
+    with pytest.raises(ConfigError, match="at least"):
+        load_token(short)
