@@ -247,9 +247,9 @@ class RpcClient:
         """For methods outside L1Client: devnet controls (`evm_mine`, `anvil_reorg`), beacon data over RPC."""
         return await self._ask(method, params, lambda result: result)
 
-    async def get_json(self, url: str) -> Any:
-        """A plain GET with the same patience."""
-        return await self._patiently(lambda: self._transport.get(url), lambda answer: answer)
+    async def get_json(self, url: str, parse: Callable[[Any], Parsed]) -> Parsed:
+        """A plain GET with the same patience; `parse` may raise KeyError, TypeError or ValueError."""
+        return await self._patiently(lambda: self._transport.get(url), parse)
 
     async def _ask(self, method: str, params: list[Any], parse: Callable[[Any], Parsed]) -> Parsed:
         return await self._patiently(

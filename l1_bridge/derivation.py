@@ -83,9 +83,13 @@ class BlobSource:
 
     async def _slot(self, l1_block: int) -> int:
         if self._genesis is None:
-            genesis = await self._client.get_json(f"{self._url}/eth/v1/beacon/genesis")
-            spec = await self._client.get_json(f"{self._url}/eth/v1/config/spec")
-            self._genesis = (int(genesis["data"]["genesis_time"]), int(spec["data"]["SECONDS_PER_SLOT"]))
+            start = await self._client.get_json(
+                f"{self._url}/eth/v1/beacon/genesis", lambda answer: int(answer["data"]["genesis_time"])
+            )
+            slot = await self._client.get_json(
+                f"{self._url}/eth/v1/config/spec", lambda answer: int(answer["data"]["SECONDS_PER_SLOT"])
+            )
+            self._genesis = (start, slot)
         block = await self._client.block(l1_block)
         if block is None:
             raise L1Unavailable(f"block {l1_block} is gone")

@@ -213,6 +213,8 @@ class Poster:
             self._ledger = msgspec.msgpack.decode(record, type=Ledger)
             # A crash may have come between counting a batch and forgetting its intent.
             await trio.to_thread.run_sync(self._store.put, self._ledger.confirmed, None)
+            if self._listener and self._ledger.confirmed:
+                self._listener.confirmed(self._ledger.confirmed)
         self._memory.highest = self._ledger.confirmed
         self._chain_id = chain_id
 

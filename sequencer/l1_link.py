@@ -102,6 +102,8 @@ class L1Link:
     def confirmed(self, number: int) -> None:
         """All batches up to this one are deep enough in L1."""
         self.confirmed_batch = max(self.confirmed_batch, number)
+        self.posted_batch = max(self.posted_batch, number)
+        self._move_stages()
 
     def dropped(self, first: int) -> None:
         """A reorg dropped the batches from this one on."""
