@@ -179,6 +179,10 @@ class _Request(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw(b"")
 
 
+MAX_BRACKETS = 10_000
+"""Objects and arrays of one body: a full array of full bulk actions has 7,000. The JSON decoder recurses on
+the C stack, and its own guard is Python's recursion limit, which libraries below web3 raise to 100,000."""
+
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_batch = msgspec.json.Decoder(list[_Request]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -235,6 +239,9 @@ class Dispatcher:
         Returns the answer (b"" when there is nothing to answer), or None when `done(answer)` will be
         called later, exactly once and with the same meaning. Does not raise.
         """
+        if body.count(b"{") + body.count(b"[") > MAX_BRACKETS:
+            reason = f"more than {MAX_BRACKETS} objects and arrays"
+            return error_bytes(_NULL, RpcError(ErrorCode.PARSE_ERROR, reason))
         if not body.isascii():
             try:
                 body.decode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -422,3 +424,17 @@ def test_error_table_is_complete() -> None:
     for number in (0, 500):
         with pytest.raises(ValueError, match="reject number"):
             RpcError.rejected(number, "X", "x", {})
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"jsonrpc":"2.0","id":1,"method":"m","params":['])
+def test_deep_nesting_is_refused_even_when_a_library_raised_the_recursion_limit(opening: bytes) -> None:
+    program = (
+        "import sys; sys.setrecursionlimit(100_000)\n"
+        "from sequencer.jsonrpc import Context, Dispatcher, Registry\n"
+        "dispatcher = Dispatcher(Registry([]), lambda *_: None, max_batch=10, max_in_flight=10,"
+        " max_answer_bytes=10_000)\n"
+        f"print(dispatcher.dispatch({opening!r} * 90_000, None, print).decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert '"code":-32700' in done.stdout
