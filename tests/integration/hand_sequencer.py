@@ -43,7 +43,7 @@ from state.hashing import keccak
 from state.keys import SYSTEM_KEY, instrument_key, market_key
 from state.leaves import Instrument, Market, System
 from state.proofs import MembershipProof, branch_hash, leaf_hash, verify_membership
-from state.transition import BlockExecution, close_batch, next_batch, open_batch
+from state.transition import BlockExecution, close_batch, next_batch, open_batch, void_batch
 from state.tree import Tree
 
 INSTRUMENT = "BTC-PERPETUAL"
@@ -184,8 +184,16 @@ class HandSequencer:
         self.results.append(result)
         return result
 
-    def close(self, lie: Random | None = None) -> Batch:
-        """Closes the batch. With `lie`, claims that the fees collected were others than they are."""
+    def void(self, data: bytes) -> Batch:
+        """A batch of bytes that are none."""
+        void_batch(self._view, len(data))
+        return self._batch(data, None)
+
+    def close(self, lie: Random | None = None, tail: bytes = b"") -> Batch:
+        """Closes the batch, with `tail` after its last block.
+
+        With `lie`, it claims that the fees collected were others than they are.
+        """
         start = self._start
         assert start is not None
         number = start.batch_number
@@ -197,9 +205,14 @@ class HandSequencer:
             start.inbox_start,
             self._table(number),
         )
-        close_batch(self._view, len(encode_head(head)))
-        data = assemble(head, self._encoded)
+        close_batch(self._view, len(encode_head(head)), len(tail))
+        data = assemble(head, self._encoded) + tail
         self._start, self._encoded = None, []
+        return self._batch(data, lie)
+
+    def _batch(self, data: bytes, lie: Random | None) -> Batch:
+        """What is posted, and what the state is after it."""
+        number = len(self._roots)
         dirty = self._view.take_dirty()
         self._source.apply(dirty)
         root = self._tree.update(dirty)
