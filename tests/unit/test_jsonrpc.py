@@ -426,14 +426,19 @@ def test_error_table_is_complete() -> None:
             RpcError.rejected(number, "X", "x", {})
 
 
-@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"jsonrpc":"2.0","id":1,"method":"m","params":['])
-def test_deep_nesting_is_refused_even_when_a_library_raised_the_recursion_limit(opening: bytes) -> None:
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_deep_nesting_is_refused_even_when_a_library_raised_the_recursion_limit(
+    opening: str, closing: str
+) -> None:
     program = (
-        "import sys; sys.setrecursionlimit(100_000)\n"
-        "from sequencer.jsonrpc import Context, Dispatcher, Registry\n"
-        "dispatcher = Dispatcher(Registry([]), lambda *_: None, max_batch=10, max_in_flight=10,"
-        " max_answer_bytes=10_000)\n"
-        f"print(dispatcher.dispatch({opening!r} * 90_000, None, print).decode())"
+        "import sys, msgspec; sys.setrecursionlimit(100_000)\n"
+        "from sequencer.jsonrpc import Dispatcher, Method, Registry\n"
+        "class P(msgspec.Struct, frozen=True, forbid_unknown_fields=True):\n    a: int\n"
+        "methods = Registry([Method('m', P, int, lambda *_: 1, 'test')])\n"
+        "dispatcher = Dispatcher(methods, print, max_batch=9, max_in_flight=9, max_answer_bytes=9_999)\n"
+        f"params = {opening!r} * 99_000 + '1' + {closing!r} * 99_000\n"
+        'body = \'{"jsonrpc":"2.0","id":1,"method":"m","params":\' + params + \'}\'\n'
+        "print(dispatcher.dispatch(body.encode(), None, print).decode())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
