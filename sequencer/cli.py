@@ -1,12 +1,12 @@
 """The `straddle` command: one program for the operator, the verifier and the trader.
 
-Every command says what is wrong in one line on standard error and exits with 1 (2 for wrong usage, by typer);
-tracebacks are for bugs. Secrets come from keystores and the environment, never from arguments.
+Every command says what is wrong in a line or two on standard error and exits with 1 (2 for wrong usage, by
+typer); tracebacks are for bugs. Secrets come from keystores and the environment, never from arguments.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +14,13 @@ from typing import Annotated
 import trio
 import typer
 
-from sequencer.cli_services import run_node, run_verifier
-from sequencer.cli_support import exits_cleanly
+from sequencer.cli_deploy import deploy
+from sequencer.cli_keys import keys_app
+from sequencer.cli_market import account, book, markets, receipt, status
+from sequencer.cli_money import deposit, withdraw
+from sequencer.cli_proof import proof
+from sequencer.cli_support import exits_cleanly, service_environment
+from sequencer.cli_trader import cancel, order
 from sequencer.config import NodeConfig, VerifierConfig
 from sequencer.config_file import ConfigError, default_text, load
 
@@ -23,8 +28,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Straddle, a derivatives rollup: run a node or a verifier, deploy, trade, withdraw.",
 )
+OPERATE = "Operate"
+MONEY = "Money"
+TRADE = "Trade"
+LOOK = "Look"
 
 ConfigPath = Annotated[
     Path | None,
@@ -32,7 +42,7 @@ ConfigPath = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE, epilog="Example: straddle init node")
 @exits_cleanly
 def init(
     role: Annotated[str, typer.Argument(help="node or verifier")],
@@ -44,7 +54,7 @@ def init(
         "verifier": VerifierConfig,
     }
     if role not in roles:
-        raise typer.BadParameter(f"{role!r} is not a role; roles are node and verifier")
+        raise typer.BadParameter(f"{role!r} is not a role; roles are node and verifier", param_hint="ROLE")
     target = path or Path(f"{role}.toml")
     try:
         with target.open("x", encoding="utf-8") as file:
@@ -54,14 +64,16 @@ def init(
     typer.echo(f"wrote {target}")
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE, epilog="Example: straddle node --config node.toml")
 @exits_cleanly
 def node(config: ConfigPath = None) -> None:
     """Run a node (the sequencer) until SIGTERM or Ctrl-C; it then drains and stops."""
-    trio.run(run_node, load(NodeConfig, config, os.environ))
+    from sequencer.cli_services import run_node
+
+    trio.run(run_node, load(NodeConfig, config, service_environment()))
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE, epilog="Example: straddle verifier --config verifier.toml --follow")
 @exits_cleanly
 def verifier(
     config: ConfigPath = None,
@@ -69,7 +81,27 @@ def verifier(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per verified batch.")] = False,
 ) -> None:
     """Rebuild the state from L1 alone and compare every posted root; exits with 1 if one is wrong."""
-    trio.run(partial(run_verifier, load(VerifierConfig, config, os.environ), follow, as_json))
+    from sequencer.cli_services import run_verifier
+
+    trio.run(partial(run_verifier, load(VerifierConfig, config, service_environment()), follow, as_json))
+
+
+def _add(command: Callable[..., None], panel: str, example: str) -> None:
+    app.command(rich_help_panel=panel, epilog=f"Example: straddle {example}")(command)
+
+
+_add(deploy, OPERATE, "deploy --l1 http://127.0.0.1:8545 --out deployment.json")
+app.add_typer(keys_app, name="keys", rich_help_panel=OPERATE)
+_add(deposit, MONEY, "deposit 1000 --l1 http://127.0.0.1:8545 --key trader.json")
+_add(withdraw, MONEY, "withdraw 250.50 --l1 http://127.0.0.1:8545 --key trader.json")
+_add(order, TRADE, "order buy 0.25 BTC-PERPETUAL --price 60000 --post-only --key trader.json")
+_add(cancel, TRADE, "cancel --all BTC-PERPETUAL --key trader.json")
+_add(account, TRADE, "account --key trader.json")
+_add(markets, LOOK, "markets --json")
+_add(book, LOOK, "book BTC-PERPETUAL --depth 5")
+_add(status, LOOK, "status --node http://127.0.0.1:8645")
+_add(receipt, LOOK, "receipt 0x5f0c...91ab (as order and cancel print it)")
+_add(proof, LOOK, "proof --account 1 --at finalized --l1 http://127.0.0.1:8545")
 
 
 def main() -> None:

@@ -1,0 +1,104 @@
+"""Options that several commands have: one name, one meaning, one help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from sequencer.cli_units import address, duration, fee, or_default
+
+DEFAULT_NODE = "http://127.0.0.1:8645"
+DEFAULT_DEADLINE_S = 60
+
+
+def _node_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname:
+        raise typer.BadParameter("a node's URL is http://host:port")
+    return text
+
+
+def _l1_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise typer.BadParameter("an L1's URL is http://... or https://...")
+    return text
+
+
+NodeUrl = Annotated[
+    str,
+    typer.Option("--node", envvar="STRADDLE_NODE", parser=_node_url, metavar="URL", help="The node."),
+]
+L1Url = Annotated[
+    str | None,
+    typer.Option("--l1", envvar="STRADDLE_L1_URL", parser=_l1_url, metavar="URL", help="JSON-RPC of the L1."),
+]
+Rollup = Annotated[
+    bytes | None,
+    typer.Option(
+        "--rollup",
+        envvar="STRADDLE_L1_ROLLUP",
+        parser=address,
+        metavar="ADDRESS",
+        help="The Rollup contract you trust; a node that serves another is refused.",
+    ),
+]
+KeyPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        envvar="STRADDLE_KEY",
+        metavar="PATH",
+        help="Keystore (straddle keys new). Without it, STRADDLE_PRIVATE_KEY is used.",
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        metavar="PATH",
+        help="Holds the keystore's password. Without it, STRADDLE_PASSWORD, or a prompt.",
+    ),
+]
+AccountNumber = Annotated[
+    int | None,
+    typer.Option("--account", min=1, metavar="N", help="Needed only if the key owns several accounts."),
+]
+Nonce = Annotated[
+    int | None, typer.Option("--nonce", min=0, metavar="N", help="Default: the account's next one.")
+]
+Deadline = Annotated[
+    int,
+    typer.Option(
+        "--deadline",
+        parser=or_default(duration),
+        metavar="DURATION",
+        show_default="60s",
+        help="How long the signature may be used: 90s, 5m.",
+    ),
+]
+MaxFee = Annotated[
+    int | None,
+    typer.Option(
+        "--max-fee", parser=fee, metavar="DOLLARS", help="Default: twice what the node quotes for it now."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the protocol's integer units.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """With what, for whom and how an action is signed and sent. Times in seconds, amounts in uusd."""
+
+    node: str
+    rollup: bytes | None
+    key: Path | None
+    password_file: Path | None
+    account: int | None
+    nonce: int | None
+    deadline_s: int
+    max_fee_uusd: int | None

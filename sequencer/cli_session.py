@@ -1,0 +1,158 @@
+"""A conversation with a node: who it says it is, what it lists, and signing and sending an action through it.
+
+What binds a signature to a rollup (chain id and contract) is learned from the node, and compared with the
+contract that the user names, if he names one; either way it is shown before anything is signed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from sequencer.cli_keys import unlock
+from sequencer.cli_options import Signing
+from sequencer.cli_output import note
+from sequencer.cli_support import CliError
+from sequencer.cli_units import show_dollars, show_time
+from sequencer.client import NodeClient, NodeError, NodeUnreachable
+from state.actions import Action, SignedAction
+from state.eip712 import Domain, action_digest, message
+from state.hashing import keccak
+from state.wire import to_json
+
+if TYPE_CHECKING:
+    from sequencer.signing import SecretKey
+
+NOT_A_METHOD = -32601
+
+
+class Node:
+    """Calls of one node, with errors that say what is there instead when it is not a node."""
+
+    def __init__(self, client: NodeClient, url: str) -> None:
+        self.url = url
+        self._client = client
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The result. Raises NodeError, NodeUnreachable."""
+        with _readable(self.url):
+            return await self._client.call(method, params)
+
+    async def call_many(self, calls: list[tuple[str, Any]]) -> list[Any]:
+        """All results. Raises the first NodeError, NodeUnreachable."""
+        with _readable(self.url):
+            answers = await self._client.call_many(calls) if calls else []
+        for answer in answers:
+            if isinstance(answer, NodeError):
+                raise answer
+        return answers
+
+    async def domain(self, rollup: bytes | None) -> Domain:
+        """What signatures are bound to. Raises CliError when it is not the `rollup` that the user names."""
+        try:
+            status = await self.call("straddle_status")
+            domain = Domain(status["chain_id"], bytes.fromhex(status["contract"][2:]))
+        except NodeError as error:
+            if error.code == NOT_A_METHOD:
+                raise CliError(f"--node: {self.url} is not a Straddle node") from None
+            raise
+        if rollup is not None and rollup != domain.contract:
+            raise CliError(
+                f"--rollup: you trust 0x{rollup.hex()}, but the node at {self.url} serves "
+                f"0x{domain.contract.hex()}; nothing was signed"
+            )
+        return domain
+
+    async def instrument(self, name: str) -> dict[str, Any]:
+        """The instrument of that name. Raises BadParameter, with the nearest name."""
+        listed = {each["instrument_name"]: each for each in await self.call("public/get_instruments")}
+        if name not in listed:
+            near = difflib.get_close_matches(name.upper(), list(listed), n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else "; straddle markets lists them"
+            raise typer.BadParameter(f"there is no instrument {name!r}{hint}", param_hint="INSTRUMENT")
+        found: dict[str, Any] = listed[name]
+        return found
+
+    async def sole_account(self, owner: bytes) -> int:
+        """The only account of an owner. Raises CliError when there is none, or a choice."""
+        numbers = await self.call("straddle_getAccounts", owner="0x" + owner.hex())
+        if not numbers:
+            raise CliError(f"0x{owner.hex()} owns no account: straddle deposit opens one")
+        if len(numbers) > 1:
+            shown = ", ".join(map(str, numbers))
+            raise CliError(f"0x{owner.hex()} owns accounts {shown}: choose one with --account")
+        return int(numbers[0])
+
+
+class _readable:
+    """Turns an answer that is not JSON into NodeUnreachable."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, msgspec.DecodeError | KeyError | TypeError):
+            raise NodeUnreachable(f"{self._url} answers something that is not JSON-RPC") from None
+
+
+@asynccontextmanager
+async def open_node(url: str) -> AsyncIterator[Node]:
+    """A node's client, closed at the end."""
+    async with NodeClient(url) as client:
+        yield Node(client, url)
+
+
+async def sign_and_send(
+    node: Node,
+    options: Signing,
+    make: Callable[..., Action],
+    summary: str,
+    instrument: dict[str, Any] | None = None,
+    key: SecretKey | None = None,
+) -> Any:
+    """Makes the action with its envelope, shows it, signs it, sends it; the receipt.
+
+    `make` takes the envelope's fields; `instrument` is the only one the action names; `key` is unlocked when
+    not given. Raises CliError, NodeError, NodeUnreachable.
+    """
+    domain = await node.domain(options.rollup)
+    if key is None:
+        key = unlock(options.key, options.password_file)
+    account = options.account or await node.sole_account(key.address)
+    nonce = options.nonce
+    if nonce is None:
+        nonce = (await node.call("straddle_getAccount", account=account))["next_nonce"]
+    market, name = (instrument["instrument_id"], instrument["instrument_name"]) if instrument else (0, "")
+
+    def name_of(number: int) -> str:
+        return {market: str(name)}[number]
+
+    action = make(
+        account=account,
+        nonce=nonce,
+        deadline_s=int(time.time()) + options.deadline_s,
+        max_fee_uusd=options.max_fee_uusd or 0,
+    )
+    if options.max_fee_uusd is None:
+        unsigned = {"type": type(action).__name__, **message(action, name_of)}
+        quote = await node.call("straddle_feeQuote", action=unsigned)
+        action = msgspec.structs.replace(action, max_fee_uusd=quote["suggested_max_fee_uusd"])
+    note(
+        f"signing {type(action).__name__}: {summary}\n"
+        f"  account {action.account}, as 0x{key.address.hex()}, nonce {action.nonce}\n"
+        f"  fee at most {show_dollars(action.max_fee_uusd)}, until {show_time(action.deadline_s)}\n"
+        f"  rollup {domain.chain_id} at 0x{domain.contract.hex()}"
+        + ("" if options.rollup else ", as the node says")
+    )
+    digest = action_digest(domain, action, lambda number: keccak(name_of(number).encode()))
+    signed = SignedAction(action, key.sign(digest))
+    return await node.call("straddle_sendTransactionSync", transaction=to_json(signed, name_of))
