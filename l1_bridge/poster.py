@@ -123,6 +123,8 @@ class _Memory:
 
     announced: dict[int, tuple[BatchEvent, L1Receipt]] = field(default_factory=dict)
     highest: int = 0
+    guardian_left: int | None = None
+    """The batch at which the guardian left the contract."""
     foreign_since_s: float | None = None
     sent_at_s: float | None = None
     underpriced: bool = False
@@ -156,6 +158,7 @@ class Poster:
         self._clock = clock
         self._wake = trio.Event()
         self._chain_id = 0
+        self._deploy_block = 0
         self._ledger = Ledger()
         self._memory = _Memory()
         self.status = PosterStatus()
@@ -205,10 +208,10 @@ class Poster:
     async def _start(self) -> None:
         chain_id = await self._client.chain_id()
         self._signer.check_chain(chain_id)
-        info = await self._rollup.info()
+        self._deploy_block = (await self._rollup.info()).deploy_block
         record = await trio.to_thread.run_sync(self._store.get, LEDGER)
         if record is None:
-            self._ledger = Ledger(confirmed_l1_block=info.deploy_block)
+            self._ledger = Ledger(confirmed_l1_block=self._deploy_block)
         else:
             self._ledger = msgspec.msgpack.decode(record, type=Ledger)
             # A crash may have come between counting a batch and forgetting its intent.
@@ -223,8 +226,7 @@ class Poster:
         memory = self._memory
         guardian = False
         if posted < memory.highest:
-            reverted = await self._rollup.reverted_from(0, head)
-            guardian = any(first == posted + 1 for first, _, _ in reverted)
+            guardian = await self._guardian_reverted(posted, head)
             if not guardian:
                 await self._unconfirm(posted)
             dropped = [number for number in memory.announced if number > posted]
@@ -240,11 +242,18 @@ class Poster:
             memory.highest = max(posted, memory.highest)
         return guardian
 
+    async def _guardian_reverted(self, posted: int, head: int) -> bool:
+        if self._memory.guardian_left != posted:
+            reverted = await self._rollup.reverted_from(self._deploy_block, head)
+            if not any(first == posted + 1 for first, _, _ in reverted):
+                return False
+            self._memory.guardian_left = posted
+        return True
+
     async def _unconfirm(self, posted: int) -> None:
         """A reorg went deeper than what counted as settled: follow the contract from its beginning again."""
         if posted < self._ledger.confirmed:
-            deploy_block = (await self._rollup.info()).deploy_block
-            self._ledger.confirmed, self._ledger.confirmed_l1_block = posted, deploy_block
+            self._ledger.confirmed, self._ledger.confirmed_l1_block = posted, self._deploy_block
             await self._save_ledger()
 
     def _unconfirmed(self, posted: int) -> range:
@@ -269,10 +278,13 @@ class Poster:
             self._show_ledger()
             return
         safe = await self._rollup.last_batch(deep)
+        # Read again: a reorg may have moved a posting to another block since it was announced.
+        events = await self._rollup.posted(self._ledger.confirmed_l1_block, deep)
+        settled = {event.number: event for event in events}
         for number in self._unconfirmed(safe):
-            if number not in self._memory.announced:
+            if number not in self._memory.announced or number not in settled:
                 break
-            event, _ = self._memory.announced[number]
+            event = settled[number]
             paid = await self._paid_for(event)
             del self._memory.announced[number]
             self._ledger.confirmed = number

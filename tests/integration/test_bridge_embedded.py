@@ -138,9 +138,9 @@ async def test_from_deposit_to_payout(tmp_path: Path) -> None:
         assert (second.batch, second.root) == (2, sequencer.root(2))
         assert await verify(bridge, tmp_path) == []
 
-        await client.raw_request("evm_increaseTime", [601])
+        await client.raw_request("evm_increaseTime", [700])
         await client.raw_request("evm_mine", [])
-        final = await wait_final(bridge.rollup, 1)
+        final = await wait_final(bridge.rollup, 2)
         assert final == 2
         domain = Domain(ROLLUP_CHAIN_ID, bridge.deployment.rollup_address)
         with Replay(state_directory(tmp_path, domain), domain) as replay:
