@@ -164,8 +164,8 @@ class BlocksSection:
 class BatchesSection:
     """When the open batch is closed and posted; whichever comes first."""
 
-    max_bytes: int = 122_880
-    """Encoded size; the default fills one blob."""
+    max_bytes: int = 380_928
+    """Encoded size; the default fills three blobs, so that the gas of posting is shared by many orders."""
     max_age_ms: int = 60_000
     max_blocks: int = 4_096
 

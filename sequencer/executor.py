@@ -36,14 +36,15 @@ IDLE_LOOK_S = 1.0
 _DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
 
 
-COST_REPORTS_WAIT_S = 3_600
+COST_REPORTS_WAIT_S = 43_200
+"""Half of the usual forced delay, so that an idle rollup still reads its queue and posts in time."""
 
 
 class Inbox:
     """L1 messages on their way into a block, in the order of the L1 queue; bounded.
 
-    Batch cost reports alone make no block until the first has waited an hour: every batch causes one, and a
-    batch for each report would never end.
+    Batch cost reports alone make no block until the first has waited half a day: every batch causes one, and
+    a batch for each report would never end.
     """
 
     def __init__(self, limit: int) -> None:
