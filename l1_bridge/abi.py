@@ -14,7 +14,7 @@ from typing import Any
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 
-from l1_bridge.types import L1Log
+from l1_bridge.types import L1Log, L1Unavailable
 from state.hashing import keccak
 
 PANIC = keccak(b"Panic(uint256)")[:4]
@@ -22,7 +22,11 @@ REASON = keccak(b"Error(string)")[:4]
 
 
 class AbiError(ValueError):
-    """Bytes that are not what the interface says, or a name that it does not have."""
+    """Calldata that is not what the interface says, or a name that it does not have."""
+
+
+class BadAnswer(L1Unavailable):
+    """A node's answer is not what the contract would say: there is none, or the node babbles."""
 
 
 def type_of(field: dict[str, Any]) -> str:
@@ -52,9 +56,12 @@ class Contract:
             raise AbiError(f"{self.name}.{function}: {error}") from None
 
     def result(self, function: str, data: bytes) -> Any:
-        """What a call returned: the value, or a tuple of several."""
+        """What a call returned: the value, or a tuple of several. Raises BadAnswer."""
         outputs = self._find("function", function)["outputs"]
-        values = self._decode(outputs, data, function)
+        try:
+            values = self._decode(outputs, data, function)
+        except AbiError as error:
+            raise BadAnswer(str(error)) from None
         return values[0] if len(values) == 1 else tuple(values)
 
     def arguments(self, function: str, data: bytes) -> dict[str, Any]:
@@ -79,19 +86,21 @@ class Contract:
         return keccak(signature(event, entry["inputs"]))
 
     def event(self, event: str, log: L1Log) -> dict[str, Any]:
-        """A log's named values. Raises AbiError when it is another event's."""
+        """A log's named values. Raises BadAnswer when it is another event's."""
         inputs = self._find("event", event)["inputs"]
         if not log.topics or log.topics[0] != self.topic(event):
-            raise AbiError(f"not a {event} event")
+            raise BadAnswer(f"not a {event} event")
         indexed = [field for field in inputs if field["indexed"]]
         plain = [field for field in inputs if not field["indexed"]]
         if len(log.topics) != 1 + len(indexed):
-            raise AbiError(f"{event}: {len(log.topics)} topics")
-        values = dict(
-            zip((field["name"] for field in plain), self._decode(plain, log.data, event), strict=True)
-        )
-        for field, topic in zip(indexed, log.topics[1:], strict=True):
-            values[field["name"]] = self._decode([field], topic, event)[0]
+            raise BadAnswer(f"{event}: {len(log.topics)} topics")
+        try:
+            found = self._decode(plain, log.data, event)
+            values = {field["name"]: value for field, value in zip(plain, found, strict=True)}
+            for field, topic in zip(indexed, log.topics[1:], strict=True):
+                values[field["name"]] = self._decode([field], topic, event)[0]
+        except AbiError as error:
+            raise BadAnswer(str(error)) from None
         return values
 
     def explain(self, data: bytes) -> str:
@@ -103,15 +112,15 @@ class Contract:
                 return str(decode(["string"], data[4:])[0])
             if data[:4] == PANIC:
                 return f"Panic({decode(['uint256'], data[4:])[0]:#x})"
-        except DecodingError:
-            return f"reverted with 0x{data.hex()}"
-        for entry in self._errors.get(data[:4], ()):
-            values = self._decode(entry["inputs"], data[4:], entry["name"])
-            shown = ", ".join(
-                f"{field['name']}={'0x' + value.hex() if isinstance(value, bytes) else value}"
-                for field, value in zip(entry["inputs"], values, strict=True)
-            )
-            return f"{entry['name']}({shown})"
+            for entry in self._errors.get(data[:4], ()):
+                values = self._decode(entry["inputs"], data[4:], entry["name"])
+                shown = ", ".join(
+                    f"{field['name']}={'0x' + value.hex() if isinstance(value, bytes) else value}"
+                    for field, value in zip(entry["inputs"], values, strict=True)
+                )
+                return f"{entry['name']}({shown})"
+        except (DecodingError, AbiError):
+            pass
         return f"reverted with 0x{data.hex()}"
 
     @cached_property

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from l1_bridge.abi import contract
-from l1_bridge.types import L1Client, L1Log, L1Refused, L1Reverted, L1Unavailable
+from l1_bridge.types import L1Client, L1Error, L1Log, L1Reverted, L1Unavailable
 from state.block import L1Message
 from state.hashing import keccak
 
@@ -176,7 +176,7 @@ class InboxFollower:
             try:
                 update = await self.poll()
                 failures, self.last_error = 0, ""
-            except (L1Unavailable, L1Refused) as error:
+            except L1Error as error:
                 failures += 1
                 self.last_error = str(error)
                 log.warning("the inbox cannot be read", error=str(error), failures=failures)
@@ -187,7 +187,7 @@ class InboxFollower:
             await trio.sleep(self._poll_s * min(2**failures, 16))
 
     async def poll(self) -> Update | None:
-        """The next update, None when there is nothing new. Raises L1Unavailable, L1Refused, InboxDiverged."""
+        """The next update, None when there is nothing new. Raises L1Error, InboxDiverged."""
         head = await self._client.head()
         safe = head.number - self._confirmations
         if not self._started:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l1_bridge.abi import Contract, contract
+from l1_bridge.abi import BadAnswer, Contract, contract
 from l1_bridge.types import L1Client, L1Log, L1Refused, L1Reverted
 
 
@@ -88,7 +88,7 @@ class RollupContract:
                 await self.read("forcedDelay"),
                 await self.root_of(0),
             )
-        except (L1Reverted, ValueError):
+        except (L1Reverted, BadAnswer):
             raise L1Refused(f"there is no Rollup contract at 0x{self.address.hex()}") from None
 
     async def read(self, function: str, *arguments: Any, block: int | str = "latest") -> Any:

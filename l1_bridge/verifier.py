@@ -167,7 +167,8 @@ class Verifier:
     ) -> None:
         async with send:
             while True:
-                derived = await self._patiently(derivation.next, follow)
+                passing = L1Error if follow else L1Unavailable
+                derived = await self._patiently(derivation.next, follow, passing)
                 if derived is None:
                     if not follow:
                         return
@@ -223,14 +224,17 @@ class Verifier:
         except L1Error:
             return 0
 
-    async def _patiently(self, ask: Callable[[], Any], follow: bool) -> Any:
+    async def _patiently(
+        self, ask: Callable[[], Any], follow: bool, passing: type[L1Error] = L1Unavailable
+    ) -> Any:
+        """Asks until there is an answer; `passing` errors are waited out, for ever when following."""
         failures = 0
         while True:
             try:
                 answer = await ask()
                 self.last_error = ""
                 return answer
-            except L1Unavailable as error:
+            except passing as error:
                 failures += 1
                 self.last_error = str(error)
                 log.warning("L1 is unavailable", error=str(error), failures=failures)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l1_bridge.abi import AbiError, contract
+from l1_bridge.abi import AbiError, BadAnswer, contract, selector
 from l1_bridge.blobs import (
     BLOB_BYTES,
     DATA_BYTES_PER_BLOB,
@@ -132,6 +132,7 @@ def test_calls_go_there_and_back() -> None:
         ("", "reverted without a reason"),
         ("12345678", "reverted with 0x12345678"),
         ("4e487b71" + "11".rjust(64, "0"), "Panic(0x11)"),
+        ("4e487b71", "reverted with 0x4e487b71"),
     ],
 )
 def test_reverts_are_put_in_words(data: str, words: str) -> None:
@@ -139,8 +140,6 @@ def test_reverts_are_put_in_words(data: str, words: str) -> None:
 
 
 def test_an_error_of_another_contract_is_named_too() -> None:
-    from l1_bridge.abi import selector
-
     inputs = [{"type": "uint64"}]
     data = selector("AlreadyClaimed", inputs) + (7).to_bytes(32, "big")
     assert contract("Rollup").explain(data) == "AlreadyClaimed(number=7)"
@@ -148,7 +147,7 @@ def test_an_error_of_another_contract_is_named_too() -> None:
 
 def test_a_log_of_another_event_is_refused() -> None:
     strange = L1Log(bytes(20), (bytes(32),), b"", 1, bytes(32), bytes(32), 0)
-    with pytest.raises(AbiError):
+    with pytest.raises(BadAnswer):
         contract("Inbox").event("MessageQueued", strange)
 
 
