@@ -22,9 +22,10 @@ from state import eip712, keys, wire
 from state.actions import SignedAction, Transaction
 from state.codec import CodecError, MarketEntry, encode_transaction
 from state.errors import RejectCode, Rejected
-from state.fees import action_units, fee_uusd
+from state.fees import fee_uusd
 from state.leaves import Market, Parameters
 from state.margin import Margin
+from state.rules import bulk_units, rule_of
 from state.transition import simulate
 
 MAX_TRANSACTIONS = 256
@@ -254,7 +255,7 @@ class TransactionApi:
             raise RpcError(
                 ErrorCode.INVALID_PARAMS, str(error), {"path": error.field, "expected": error.reason}
             ) from None
-        units = action_units(action)
+        units = rule_of(action).units or bulk_units(action)
         fee = fee_uusd(parameters, units, len(encoded))
         return FeeQuote(
             fee,
