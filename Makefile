@@ -8,7 +8,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 NODE := $(shell command -v npm 2>/dev/null)
 
-.PHONY: run test lint unit contracts slither bench clean
+.PHONY: run test lint unit contracts bench clean
 
 run: .venv $(if $(filter anvil,$(L1)),contracts/node_modules)
 	@TAPE="$(TAPE)" L1="$(L1)" DURATION="$(DURATION)" JSON="$(JSON)" $(PY) -m tools.main_job
@@ -26,12 +26,14 @@ ifndef NODE
 	@echo "SKIPPED without Node: tests on anvil"
 endif
 
-contracts: .venv $(if $(NODE),contracts/node_modules)
+contracts: .venv $(if $(NODE),contracts/node_modules contracts/.slither)
 ifdef NODE
+	cd contracts && npx forge fmt --check
 	cd contracts && npm test --silent
 	cd contracts && npm run --silent check-artifacts
+	PATH="$(CURDIR)/contracts/.slither/bin:$$PATH" contracts/tools/slither.sh
 else
-	@echo "SKIPPED without Node: Foundry tests, recompiling the contract artifacts"
+	@echo "SKIPPED without Node: Foundry tests, recompiling the contract artifacts, Slither"
 endif
 
 bench: .venv
@@ -49,5 +51,9 @@ contracts/node_modules: contracts/package-lock.json
 	cd contracts && npm ci --silent --no-audit --no-fund
 	@touch $@
 
+contracts/.slither:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check slither-analyzer==0.11.6 || { rm -rf $@; exit 1; }
+
 clean:
-	rm -rf .venv contracts/node_modules contracts/out contracts/cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv contracts/.slither contracts/node_modules contracts/out contracts/cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
