@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import ckzg
@@ -24,6 +25,7 @@ import rlp
 import trio
 
 Answer = TypeVar("Answer")
+Argument = TypeVar("Argument")
 
 BLOB_TYPE = 3
 ELEMENTS = 4096
@@ -142,32 +144,36 @@ def split_sidecar(raw: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 class KzgWorker:
-    """One process for KZG work, started at first use. Call `close` when done."""
+    """One process for KZG work, started at first use; any thread may use it. Call `close` when done."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._lock = Lock()
 
     async def sidecar(self, data: bytes) -> Sidecar:
-        return await self._run(sidecar, data)
+        return await trio.to_thread.run_sync(self.call, sidecar, data, abandon_on_cancel=True)
 
     async def blob_hashes(self, blobs: Sequence[bytes]) -> list[bytes]:
         """Raises BlobError for what is not a blob."""
-        return await self._run(blob_hashes, list(blobs))
+        return await trio.to_thread.run_sync(self.call, blob_hashes, list(blobs), abandon_on_cancel=True)
+
+    def call(self, job: Callable[[Argument], Answer], argument: Argument) -> Answer:
+        """Runs a function of this module over there and waits. Raises what it raises."""
+        try:
+            return self._submit(job, argument).result()
+        except BrokenExecutor:
+            self.close()
+            return self._submit(job, argument).result()
 
     def close(self) -> None:
         """Ends the process; waits for work under way."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
-    async def _run(self, job: Callable[[Any], Answer], argument: Any) -> Answer:
-        def submit() -> Answer:
+    def _submit(self, job: Callable[[Argument], Answer], argument: Argument) -> Future[Answer]:
+        with self._lock:
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-            return self._pool.submit(job, argument).result()
-
-        try:
-            return await trio.to_thread.run_sync(submit, abandon_on_cancel=True)
-        except BrokenExecutor:
-            self.close()
-            return await trio.to_thread.run_sync(submit, abandon_on_cancel=True)
+            return self._pool.submit(job, argument)

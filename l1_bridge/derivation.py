@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from l1_bridge.abi import AbiError
 from l1_bridge.batch import blob_commitment, data_commitment
-from l1_bridge.blobs import BlobError, blob_hashes, unpack
+from l1_bridge.blobs import BlobError, KzgWorker, unpack
 from l1_bridge.client import RpcClient
 from l1_bridge.inbox import NO_HASH, InboxReader
 from l1_bridge.keys import DEVNET_CHAIN_IDS
@@ -60,8 +60,9 @@ class Cursor:
 class BlobSource:
     """Blobs from a beacon node, or from a development chain that serves them on the same path."""
 
-    def __init__(self, client: RpcClient, beacon_url: str, l1_chain_id: int):
+    def __init__(self, client: RpcClient, beacon_url: str, l1_chain_id: int, kzg: KzgWorker):
         self._client = client
+        self._kzg = kzg
         self._url = beacon_url.rstrip("/")
         self._blocks_are_slots = l1_chain_id in DEVNET_CHAIN_IDS
         self._genesis: tuple[int, int] | None = None
@@ -71,7 +72,7 @@ class BlobSource:
         slot = l1_block if self._blocks_are_slots else await self._slot(l1_block)
         blobs = await self._client.blobs(self._url, slot, hashes)
         try:
-            found = dict(zip(blob_hashes(blobs), blobs, strict=True))
+            found = dict(zip(await self._kzg.blob_hashes(blobs), blobs, strict=True))
         except BlobError as error:
             raise DataMissing(f"blobs of L1 block {l1_block}: {error}") from None
         missing = [each for each in hashes if each not in found]

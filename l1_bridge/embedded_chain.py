@@ -19,7 +19,7 @@ from eth.vm.spoof import SpoofTransaction
 from eth_tester.backends.pyevm.main import PyEVMBackend
 from eth_utils.exceptions import ValidationError
 
-from l1_bridge.blobs import BLOB_TYPE, GAS_PER_BLOB, BlobError, split_sidecar
+from l1_bridge.blobs import BLOB_TYPE, GAS_PER_BLOB
 from l1_bridge.client import from_hex, quantity, to_hex
 from l1_bridge.keys import DEVNET_KEYS, address_of
 from state.hashing import keccak
@@ -129,12 +129,11 @@ class Chain:
 
     # transactions
 
-    def send(self, raw: bytes) -> bytes:
-        """Executes and mines a signed transaction. Raises RpcFailure if it may not enter a block."""
-        try:
-            plain, sidecar = split_sidecar(raw) if raw[:1] == bytes([BLOB_TYPE]) else (raw, {})
-        except BlobError as error:
-            raise RpcFailure(-32000, str(error)) from None
+    def send(self, plain: bytes, sidecar: dict[bytes, bytes]) -> bytes:
+        """Executes and mines a signed transaction; `sidecar` are its blobs by hash, checked.
+
+        Raises RpcFailure if it may not enter a block.
+        """
         transaction_hash = keccak(plain)
         if transaction_hash in self._places:
             raise RpcFailure(-32000, "already known")

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 import trio
 
+from l1_bridge.blobs import KzgWorker
 from l1_bridge.client import RpcClient
 from l1_bridge.derivation import BlobSource, Derivation, DerivedBatch, HistoryChanged
 from l1_bridge.recovery import RecoveryProcess, Signed, recover_batch
@@ -138,21 +139,24 @@ class Verifier:
         self.verified = replay.cursor.batch
         self._names = dict(replay.names())
         recovery = None if self._in_process else RecoveryProcess()
+        kzg = KzgWorker()
         try:
             async with trio.open_nursery() as nursery:
                 send, receive = trio.open_memory_channel[_Job](BATCHES_AHEAD)
-                derivation = await self._derivation(replay, info, follow)
+                derivation = await self._derivation(replay, info, kzg, follow)
                 nursery.start_soon(self._derive, derivation, replay.domain, recovery, send, follow)
                 async with receive:
                     async for job in receive:
                         await self._verify_batch(replay, derivation, job, on_verified)
         finally:
-            if recovery is not None:
-                recovery.close()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(kzg.close)
+                if recovery is not None:
+                    await trio.to_thread.run_sync(recovery.close)
 
-    async def _derivation(self, replay: Replay, info: RollupInfo, follow: bool) -> Derivation:
+    async def _derivation(self, replay: Replay, info: RollupInfo, kzg: KzgWorker, follow: bool) -> Derivation:
         chain_id = await self._patiently(self._client.chain_id, follow)
-        blobs = BlobSource(self._client, self._beacon_url, chain_id)
+        blobs = BlobSource(self._client, self._beacon_url, chain_id, kzg)
         derivation = Derivation(self._client, info, blobs, replay.cursor, self._confirmations)
         await self._patiently(derivation.start, follow)
         return derivation

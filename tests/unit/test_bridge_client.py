@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from l1_bridge.blobs import KzgWorker
 from l1_bridge.client import RpcClient, classify, redact
 from l1_bridge.derivation import BlobSource, DataMissing
 from l1_bridge.types import L1Error, L1Refused, L1Reverted, L1Unavailable
@@ -141,7 +142,13 @@ async def test_blobs_are_looked_for_in_the_slot_of_their_block() -> None:
         return {"data": []}
 
     script = Script(answer)
-    source = BlobSource(RpcClient(script), "http://beacon/", l1_chain_id=1)
+
+    class NoBlobs(KzgWorker):
+        async def blob_hashes(self, blobs: Sequence[bytes]) -> list[bytes]:
+            assert not blobs
+            return []
+
+    source = BlobSource(RpcClient(script), "http://beacon/", 1, NoBlobs())
     with pytest.raises(DataMissing, match="1 of 1 blobs"):
         await source.fetch(5, [b"\x01" * 32])
     assert script.asked[-1][2] == [f"http://beacon/eth/v1/beacon/blobs/10?versioned_hashes=0x{'01' * 32}"]
