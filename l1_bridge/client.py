@@ -5,11 +5,12 @@ with time (with exponential backoff and jitter), and halves log ranges that a no
 that cannot be parsed counts as the node being unavailable: load balancers and proxies do that.
 
 Secrets: a URL may hold an API key, so only its scheme, host and port are ever shown, and the texts of the
-HTTP library's errors, which quote the URL, are never passed on.
+HTTP library's errors, which quote the URL, are never passed on; its debug log, which does too, is off.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -73,6 +74,8 @@ class HttpTransport:
     """Requests over HTTP in worker threads, at most `concurrency` at a time. Call `close` when done."""
 
     def __init__(self, url: str, timeout_s: float = 20.0, concurrency: int = 4):
+        for chatty in ("web3", "urllib3"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         self.name = redact(url)
         self._timeout_s = timeout_s
         self._session = requests.Session()

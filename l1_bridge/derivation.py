@@ -181,6 +181,8 @@ class Derivation:
             self.last_batch = await self._rollup.last_batch()
             for event in events:
                 if event.number <= self._cursor.batch:
+                    if event.l1_block > self._cursor.l1_block:
+                        raise HistoryChanged(f"batch {event.number} was posted again")
                     continue
                 while self._waiting and self._waiting[-1].number >= event.number:
                     self._waiting.pop()

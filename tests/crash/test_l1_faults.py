@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -122,13 +123,16 @@ async def test_an_outage_is_waited_out() -> None:
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("slow", "truncated")])
-async def test_every_fault_is_transient_and_shows_no_secret(fault: str) -> None:
+async def test_every_fault_is_transient_and_shows_no_secret(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     with EmbeddedL1(block_time_s=0) as l1, FaultyProxy(l1.url, 0, odds=1.0) as proxy:
         proxy.random.choice = lambda options: fault  # type: ignore[method-assign,assignment,return-value]
         client, transport = connect(f"{proxy.url}/v2/my-secret-key", **IMPATIENT)
         with pytest.raises(L1Unavailable) as caught:
             await client.chain_id()
-        assert "my-secret-key" not in str(caught.value)
+        assert "my-secret-key" not in str(caught.value) + caplog.text
         assert caught.value.__cause__ is None
         assert proxy.faults[fault] == 3
         transport.close()

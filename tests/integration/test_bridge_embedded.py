@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import trio
 
+from l1_bridge.blobs import KzgWorker, pack, with_sidecar
 from l1_bridge.client import RpcClient
 from l1_bridge.deploy import deposit, force_withdrawal, govern, mint_test_dollars
 from l1_bridge.embedded import EmbeddedL1
@@ -17,7 +18,7 @@ from l1_bridge.keys import devnet_signer
 from l1_bridge.poster import Poster
 from l1_bridge.posting import Idle, Limits
 from l1_bridge.replay import Replay, state_directory
-from l1_bridge.types import L1Reverted
+from l1_bridge.types import L1Refused, L1Reverted
 from l1_bridge.verifier import RootMismatch, VerifiedBatch, Verifier
 from l1_bridge.withdrawals import claim, is_paid, prove, wait_final
 from state.actions import Side
@@ -290,3 +291,42 @@ async def test_a_state_that_consumed_other_messages_is_told_so() -> None:
         )
         with pytest.raises(InboxDiverged, match="not those consumed"):
             await follower.poll()
+
+
+async def test_blobs_are_checked_and_served_by_the_embedded_l1(tmp_path: Path) -> None:
+    """A sidecar that does not fit its hashes is refused; a right one is verified from L1 alone."""
+    kzg = KzgWorker()
+    try:
+        with EmbeddedL1(block_time_s=0) as l1, connected(l1.url) as (client, transport):
+            bridge = await deployed(l1.url, client, transport, GENESIS_ROOT)
+            sequencer, follower, _ = await start(bridge)
+            await first_batch(sequencer, follower, b"\xaa" * 20)
+            sequencer.close()
+            limits = Limits(confirmations=0, data="blobs")
+            signer, store = devnet_signer(POSTER), MemoryStore()
+            await post_all(Poster(bridge.rollup, signer, sequencer, store, limits, kzg=kzg))
+            (event,) = await bridge.rollup.posted(0, (await client.head()).number)
+            assert event.blobs == 1
+            (verified,) = await verify(bridge, tmp_path)
+            assert verified.root == sequencer.root(1)
+
+            right = await kzg.sidecar(b"some data")
+            wrong = right._replace(blobs=tuple(pack(b"other data")))
+            fields = {
+                "type": 3,
+                "chainId": await client.chain_id(),
+                "nonce": await client.nonce(signer.address),
+                "gas": 100_000,
+                "maxFeePerGas": 10**10,
+                "maxPriorityFeePerGas": 10**9,
+                "maxFeePerBlobGas": 100,
+                "to": b"\xaa" * 20,
+                "value": 0,
+                "data": b"",
+                "accessList": [],
+                "blobVersionedHashes": right.hashes,
+            }
+            with pytest.raises(L1Refused, match="do not fit their versioned hashes"):
+                await client.send_raw(with_sidecar(signer.sign(fields), wrong))
+    finally:
+        kzg.close()

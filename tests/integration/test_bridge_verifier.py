@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from l1_bridge.blobs import KzgWorker
+from l1_bridge.derivation import BlobSource, Cursor, Derivation, HistoryChanged
 from l1_bridge.embedded import EmbeddedL1
+from l1_bridge.embedded_chain import CHAIN_ID
+from l1_bridge.inbox import NO_HASH
 from l1_bridge.keys import devnet_signer
 from l1_bridge.poster import Poster
 from l1_bridge.types import L1Refused
 from l1_bridge.verifier import VerifiedBatch, Verifier
 from state.actions import Side
 from state.genesis import GENESIS_ROOT
-from tests.integration.bridge_support import POSTER, MemoryStore, connected, deployed
+from tests.integration.bridge_support import (
+    GUARDIAN,
+    POSTER,
+    Batches,
+    MemoryStore,
+    connected,
+    deployed,
+    make_batches,
+)
 from tests.integration.hand_sequencer import PRICE_UUSD
 from tests.integration.test_bridge_embedded import LIMITS, post_all, read_all, start, verify
 
@@ -149,3 +162,24 @@ async def test_a_poster_refuses_what_the_contract_would() -> None:
         assert poster.status.state == "refused"
         assert "batch 1 would revert: TimestampAhead(" in poster.status.doing
         assert await client.nonce(signer.address) == 0
+
+
+async def test_a_batch_posted_again_after_a_revert_is_noticed_while_running() -> None:
+    with EmbeddedL1(block_time_s=0) as l1, connected(l1.url) as (client, transport):
+        bridge = await deployed(l1.url, client, transport)
+        rollup, signer = bridge.rollup, devnet_signer(POSTER)
+        await post_all(Poster(rollup, signer, Batches(make_batches(2, 1)), MemoryStore(), LIMITS))
+        kzg = KzgWorker()
+        info = await rollup.info()
+        blobs = BlobSource(client, l1.url, CHAIN_ID, kzg)
+        cursor = Cursor(0, info.genesis_root, 0, NO_HASH, 0)
+        derivation = Derivation(client, info, blobs, cursor, confirmations=0)
+        await derivation.start()
+        derived = [await derivation.next(), await derivation.next(), await derivation.next()]
+        assert [each.event.number if each else None for each in derived] == [1, 2, None]
+        await bridge.sender(GUARDIAN).send(info.address, rollup.abi.call("revertBatches", 2))
+        others = make_batches(1, 1) + make_batches(2, 1, timestamp_ms=1_700_000_000_500)[1:]
+        later = replace(others[1], prev_root=others[0].root)
+        await post_all(Poster(rollup, signer, Batches([others[0], later]), MemoryStore(), LIMITS))
+        with pytest.raises(HistoryChanged, match="batch 2 was posted again"):
+            await derivation.next()
