@@ -40,7 +40,7 @@ class Node:
         self._client = client
 
     async def call(self, method: str, **params: Any) -> Any:
-        """The result. Raises NodeError, NodeUnreachable."""
+        """The result. Raises NodeError, NodeUnreachable, and CliError when this is no Straddle node."""
         with _readable(self.url):
             return await self._client.call(method, params)
 
@@ -55,13 +55,8 @@ class Node:
 
     async def domain(self, rollup: bytes | None) -> Domain:
         """What signatures are bound to. Raises CliError when it is not the `rollup` that the user names."""
-        try:
-            status = await self.call("straddle_status")
-            domain = Domain(status["chain_id"], bytes.fromhex(status["contract"][2:]))
-        except NodeError as error:
-            if error.code == NOT_A_METHOD:
-                raise CliError(f"--node: {self.url} is not a Straddle node") from None
-            raise
+        status = await self.call("straddle_status")
+        domain = Domain(status["chain_id"], bytes.fromhex(status["contract"][2:]))
         if rollup is not None and rollup != domain.contract:
             raise CliError(
                 f"--rollup: you trust 0x{rollup.hex()}, but the node at {self.url} serves "
@@ -91,7 +86,7 @@ class Node:
 
 
 class _readable:
-    """Turns an answer that is not JSON into NodeUnreachable."""
+    """Says what is wrong with the address when the answer is not JSON-RPC, or another service's."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -102,6 +97,8 @@ class _readable:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, msgspec.DecodeError | KeyError | TypeError):
             raise NodeUnreachable(f"{self._url} answers something that is not JSON-RPC") from None
+        if isinstance(error, NodeError) and error.code == NOT_A_METHOD:
+            raise CliError(f"--node: {self._url} is not a Straddle node: {error.message}") from None
 
 
 @asynccontextmanager
