@@ -108,8 +108,10 @@ def _check_nonce(account: Account, nonce: int) -> None:
         raise Rejected(RejectCode.NONCE_OUT_OF_RANGE, highest=MAX_NONCE, got=nonce)
 
 
-def spend(view: StateView, action: Action, account: Account, order_class: int, fee: int) -> None:
-    """Commits the envelope: nonce, fee, place in the order."""
+def spend(
+    view: StateView, action: Action, account: Account, order_class: int, fee: int, size_bytes: int
+) -> None:
+    """Commits the envelope: nonce, fee, place in the order, bytes in the batch."""
     offset = action.nonce - account.nonce_base
     spent = int.from_bytes(account.nonce_map, "big")
     if offset >= NONCE_WINDOW:
@@ -121,6 +123,7 @@ def spend(view: StateView, action: Action, account: Account, order_class: int, f
     account.cash_uusd -= fee
     view.put(account_key(action.account), account)
     system: System = view.get(SYSTEM_KEY)
+    system.batch_cursor += size_bytes
     system.fees_uusd += fee
     system.order_class = order_class
     system.order_bid = action.priority_bid_uusd if order_class == BID_CLASS else 0

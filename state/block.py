@@ -94,7 +94,7 @@ class OrderEnd(IntEnum):
     REPLACED = 10
 
 
-class Trade(msgspec.Struct, frozen=True):
+class Trade(msgspec.Struct, frozen=True, gc=False):
     """One fill, at the maker's price."""
 
     number: int
@@ -110,7 +110,7 @@ class Trade(msgspec.Struct, frozen=True):
     taker_fee_uusd: int
 
 
-class OrderEvent(msgspec.Struct, frozen=True):
+class OrderEvent(msgspec.Struct, frozen=True, gc=False):
     """A change of a resting order; the sum of `delta_ulots` at a price is the change of the book there."""
 
     account: int
@@ -126,7 +126,7 @@ class OrderEvent(msgspec.Struct, frozen=True):
     """OrderEnd."""
 
 
-class OperationResult(msgspec.Struct, frozen=True):
+class OperationResult(msgspec.Struct, frozen=True, gc=False):
     """What became of one order, cancel or replacement."""
 
     code: int = 0
@@ -141,7 +141,7 @@ class OperationResult(msgspec.Struct, frozen=True):
     data: dict[str, int | str | bool] = {}
 
 
-class TransactionResult(msgspec.Struct, frozen=True):
+class TransactionResult(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a transaction; `code` is 0 when it was executed."""
 
     hash: bytes
@@ -155,7 +155,7 @@ class TransactionResult(msgspec.Struct, frozen=True):
     data: dict[str, int | str | bool] = {}
 
 
-class MessageResult(msgspec.Struct, frozen=True):
+class MessageResult(msgspec.Struct, frozen=True, gc=False):
     """The outcome of an L1 message; with a code it was consumed and changed nothing else."""
 
     index: int

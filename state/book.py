@@ -13,20 +13,25 @@ _PRICE = slice(6, 14)
 class BookSide:
     """Keys of one market and side, in key order."""
 
-    __slots__ = ("_levels", "_prices")
+    __slots__ = ("_best", "_levels", "_prices")
 
     def __init__(self) -> None:
+        self._levels: dict[bytes, list[bytes]] = {}
+        """By the price key's bytes."""
         self._prices: list[int] = []
         """Minus the price keys, ascending: the smallest price key, the best, is last."""
-        self._levels: dict[int, list[bytes]] = {}
+        self._best: list[list[bytes]] = []
+        """The levels in the order of `_prices`."""
 
     def add(self, key: bytes) -> None:
         """Adds a key; one that is there already stays once."""
-        price = -int.from_bytes(key[_PRICE], "big")
-        level = self._levels.get(price)
+        level = self._levels.get(key[_PRICE])
         if level is None:
-            self._levels[price] = [key]
-            insort(self._prices, price)
+            level = self._levels[key[_PRICE]] = [key]
+            price = -int.from_bytes(key[_PRICE], "big")
+            place = bisect_left(self._prices, price)
+            self._prices.insert(place, price)
+            self._best.insert(place, level)
         elif key > level[-1]:
             level.append(key)
         elif level[bisect_left(level, key)] != key:
@@ -34,23 +39,24 @@ class BookSide:
 
     def remove(self, key: bytes) -> None:
         """Removes a key that is there."""
-        price = -int.from_bytes(key[_PRICE], "big")
-        level = self._levels[price]
+        level = self._levels[key[_PRICE]]
         if len(level) > 1:
             del level[bisect_left(level, key)]
         else:
-            del self._levels[price]
-            del self._prices[bisect_left(self._prices, price)]
+            del self._levels[key[_PRICE]]
+            place = bisect_left(self._prices, -int.from_bytes(key[_PRICE], "big"))
+            del self._prices[place]
+            del self._best[place]
 
     def first(self) -> bytes | None:
         """The key of the best order."""
-        return self._levels[self._prices[-1]][0] if self._prices else None
+        return self._best[-1][0] if self._best else None
 
     def iterate(self, bound: int) -> list[bytes]:
         """Up to `bound` keys, best first."""
         found: list[bytes] = []
-        for price in reversed(self._prices):
-            found += self._levels[price]
+        for level in reversed(self._best):
+            found += level
             if len(found) >= bound:
                 break
         return found[:bound]

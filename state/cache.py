@@ -103,10 +103,11 @@ class CachedState:
         self._buckets: dict[bytes, list[bytes]] = {}
 
     def put(self, key: bytes, leaf: Leaf, /) -> None:
-        leaves = self._leaves
-        if leaves.get(key) is None:
-            self._index(key)
-        leaves[key] = leaf
+        before = self._leaves.get(key)
+        if before is not leaf:
+            if before is None:
+                self._index(key)
+            self._leaves[key] = leaf
         self._dirty.add(key)
 
     def delete(self, key: bytes, /) -> None:
@@ -122,22 +123,31 @@ class CachedState:
         self._dirty.add(key)
 
     def first_under(self, prefix: bytes, /) -> tuple[bytes, Any] | None:
-        if prefix[0] == _ORDER:
-            key = self._book(prefix).first()
+        book = self._books.get(prefix)
+        if book is None and prefix[0] == _ORDER:
+            book = self._book(prefix)
+        if book is not None:
+            key = book.first()
             return None if key is None else (key, self.get(key))
         found = self.iterate_under(prefix, 1)
         return found[0] if found else None
 
     def iterate_under(self, prefix: bytes, bound: int, /) -> list[tuple[bytes, Any]]:
         get = self.get
+        bucket = self._buckets.get(prefix)
+        if bucket is not None and len(bucket) <= bound:
+            return [(key, get(key)) for key in bucket]
+        return [(key, get(key)) for key in self._keys_under(prefix, bound)]
+
+    def _keys_under(self, prefix: bytes, bound: int) -> list[bytes]:
         if prefix[0] == _ORDER:
-            return [(key, get(key)) for key in self._book(prefix).iterate(bound)]
+            return self._book(prefix).iterate(bound)
         length = _BUCKET_PREFIX[prefix[0]]
         bucket = self._bucket(prefix[:length])
         if len(prefix) == length:
-            return [(key, get(key)) for key in bucket[:bound]]
+            return bucket[:bound]
         start = bisect_left(bucket, prefix)
-        return [(key, get(key)) for key in bucket[start : start + bound] if key.startswith(prefix)]
+        return [key for key in bucket[start : start + bound] if key.startswith(prefix)]
 
     @property
     def dirty(self) -> int:
@@ -182,11 +192,16 @@ class CachedState:
     def _index(self, key: bytes) -> None:
         """Notes a key that is new, or at least not in memory."""
         if key[0] == _ORDER:
-            self._book(key[:_BOOK_PREFIX]).add(key)
+            book = self._books.get(key[:_BOOK_PREFIX])
+            if book is None:
+                book = self._book(key[:_BOOK_PREFIX])
+            book.add(key)
             return
         length = _BUCKET_PREFIX.get(key[0])
         if length is not None:
-            bucket = self._bucket(key[:length])
+            bucket = self._buckets.get(key[:length])
+            if bucket is None:
+                bucket = self._bucket(key[:length])
             if not bucket or key > bucket[-1]:
                 bucket.append(key)
             elif bucket[bisect_left(bucket, key)] != key:

@@ -7,7 +7,7 @@ whoever executes any single step; everything else only collects output.
 from __future__ import annotations
 
 from state.block import MessageResult, OperationResult, OrderEvent, Trade
-from state.codec import Table
+from state.codec import MarketEntry, Table
 from state.units import MS_PER_S
 
 
@@ -17,6 +17,7 @@ class BlockContext:
     __slots__ = (
         "accounts",
         "encoded",
+        "entries",
         "fee_uusd",
         "l1_block",
         "markets",
@@ -36,6 +37,8 @@ class BlockContext:
         self.l1_block = l1_block
         self.table = table
         """The batch's market table in a replay; None where the batch is being made."""
+        self.entries: dict[int, MarketEntry] = {}
+        """Table entries that are fixed for the batch; may be forgotten between any two steps."""
         self.encoded: list[bytes] = []
         self.trades: list[Trade] = []
         self.orders: list[OrderEvent] = []

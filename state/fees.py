@@ -8,63 +8,19 @@ fills. The byte price follows what batches cost on L1 (`cost_report`).
 
 from __future__ import annotations
 
-from typing import Any
-
-from state.actions import (
-    Action,
-    AuthorizeSessionKey,
-    BulkOrders,
-    CancelAll,
-    CancelAllAfter,
-    CancelOrder,
-    OrderKind,
-    PlaceOrder,
-    ReplaceOrder,
-    RevokeSessionKey,
-    Transfer,
-    Withdraw,
-)
 from state.leaves import Parameters
 from state.units import PUSD_PER_UUSD
 
 BASE_UNITS = 4
-"""Of every action: its signature, account and nonce."""
+"""Of every action: its signature, account and nonce; `rules` adds what it does."""
 ORDER_UNITS = 10
 POST_ONLY_UNITS = 6
 CANCEL_UNITS = 3
 REPLACE_UNITS = 12
-_ACTION_UNITS: dict[type[Any], int] = {
-    CancelOrder: CANCEL_UNITS,
-    CancelAll: 20,
-    ReplaceOrder: REPLACE_UNITS,
-    Transfer: 6,
-    Withdraw: 10,
-    AuthorizeSessionKey: 6,
-    RevokeSessionKey: 3,
-    CancelAllAfter: 6,
-}
 BLOB_GAS = 131_072
 _WEI_PER_ETH = 10**18
 _AVERAGING = 8
 """One report moves the byte price by this part of the distance."""
-
-
-def action_units(action: Action) -> int:
-    """Execution units of an action."""
-    if isinstance(action, PlaceOrder):
-        return BASE_UNITS + _order_units(action.order.kind)
-    if isinstance(action, BulkOrders):
-        return (
-            BASE_UNITS
-            + CANCEL_UNITS * len(action.cancels)
-            + REPLACE_UNITS * len(action.replacements)
-            + sum(_order_units(order.kind) for order in action.orders)
-        )
-    return BASE_UNITS + _ACTION_UNITS[type(action)]
-
-
-def _order_units(kind: OrderKind) -> int:
-    return POST_ONLY_UNITS if kind is OrderKind.POST_ONLY else ORDER_UNITS
 
 
 def fee_uusd(parameters: Parameters, units: int, size_bytes: int) -> int:

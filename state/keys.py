@@ -4,6 +4,7 @@ Keys are not hashed, so a prefix is a subtree and order is meaning: the best ord
 under `order_book_prefix`, because bids' prices are complemented and sequence numbers break ties by arrival.
 """
 
+from functools import lru_cache
 from struct import Struct
 
 KEY_BYTES = 32
@@ -51,10 +52,12 @@ def name_key(kind: int, name: str) -> bytes:
     return (bytes([kind]) + name.encode("ascii")).ljust(32, b"\0")
 
 
+@lru_cache(4_096)
 def instrument_key(market: int) -> bytes:
     return _instrument(INSTRUMENT, market)
 
 
+@lru_cache(4_096)
 def market_key(market: int) -> bytes:
     return _instrument(MARKET, market)
 
@@ -91,6 +94,7 @@ def order_key(market: int, side: int, price_uusd: int, sequence: int) -> bytes:
     return _order(ORDER, market, side, price_uusd if side else MAX_U64 - price_uusd, sequence)
 
 
+@lru_cache(8_192)
 def order_book_prefix(market: int, side: int) -> bytes:
     return _book_prefix(ORDER, market, side)
 

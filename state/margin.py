@@ -1,7 +1,7 @@
 """What an account must hold against its positions and open orders: the interim, per-instrument rule.
 
-The one door to margin: everything that asks whether an account can carry something asks `requirement`. The
-portfolio margin that is to come replaces the inside of it.
+The one door to margin: everything that asks whether an account can carry something asks `requirement`,
+and `maintenance` where initial margin is missing. The portfolio margin that is to come replaces their inside.
 
     equity      = cash + sum over markets (quote + floor(size * mark) - funding owed)
     exposure    = max(size + open buys, open sells - size)      per market: the largest |size| orders can make
@@ -13,9 +13,10 @@ Reduce-only orders can add no exposure and are not among the open buys and sells
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
-from state.keys import INSTRUMENT, MARKET, account_key, positions_prefix
+from state.keys import account_key, instrument_key, market_key, positions_prefix
 from state.leaves import Account, Instrument, Market, Position
 from state.positions import NUSD_ULOTS_PER_UUSD
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
@@ -23,10 +24,8 @@ from state.view import StateView
 
 _RATE_DIVISOR = 10**12
 """ulots * uusd per lot * ppm / this = uusd."""
-_INSTRUMENT = bytes((INSTRUMENT,))
-_MARKET = bytes((MARKET,))
-_PADDING = bytes(27)
-_NEVER_MS = 2**63
+NEVER_MS = 2**63
+"""Report time of the oldest of no marks."""
 
 
 class Margin(NamedTuple):
@@ -52,47 +51,77 @@ def requirement(
     quote: int = 0,
     open_buy: int = 0,
     open_sell: int = 0,
-) -> tuple[int, int, int, int]:
-    """(equity, initial, maintenance, oldest mark) of `account` if it had this cash and this in `market`.
+) -> tuple[int, int, int]:
+    """(equity, initial, oldest mark) of `account` if it had this cash and this in `market`.
 
     `market` 0 changes nothing: the account as it stands, but for its cash. `quote` has funding settled.
     """
     get = view.get
     own = market.to_bytes(4, "big")
     equity = cash_uusd
-    initial = maintenance = 0
-    oldest = _NEVER_MS
+    initial = 0
+    oldest = NEVER_MS
     for key, position in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
         number = key[9:13]
         if number == own:
             continue
         leaf: Position = position
-        terms: Instrument = get(_INSTRUMENT + number + _PADDING)
-        state: Market = get(_MARKET + number + _PADDING)
+        terms_key, state_key = _keys_of(number)
+        state: Market = get(state_key)
+        terms: Instrument = get(terms_key)
         mark = state.mark_uusd
         held = leaf.size_ulots
         if held:
-            owed = held * (leaf.funding_index_nusd - state.funding_index_nusd) // NUSD_ULOTS_PER_UUSD
-            equity += leaf.quote_uusd + held * mark // ULOTS_PER_LOT + owed
-            maintenance -= -abs(held) * mark * terms.maintenance_margin_ppm // _RATE_DIVISOR
-        up = held + leaf.open_buy_ulots
+            equity += leaf.quote_uusd + held * mark // ULOTS_PER_LOT
+            change = leaf.funding_index_nusd - state.funding_index_nusd
+            if change:
+                equity += held * change // NUSD_ULOTS_PER_UUSD
+        exposure = held + leaf.open_buy_ulots
         down = leaf.open_sell_ulots - held
-        exposure = up if up > down else down
+        if down > exposure:
+            exposure = down
         if exposure:
             initial -= -exposure * mark * terms.initial_margin_ppm // _RATE_DIVISOR
             if state.mark_ms < oldest:
                 oldest = state.mark_ms
     if market:
-        terms = get(_INSTRUMENT + own + _PADDING)
-        state = get(_MARKET + own + _PADDING)
+        terms = get(instrument_key(market))
+        state = get(market_key(market))
         mark = state.mark_uusd
         equity += quote + size * mark // ULOTS_PER_LOT
-        maintenance -= -abs(size) * mark * terms.maintenance_margin_ppm // _RATE_DIVISOR
-        exposure = max(size + open_buy, open_sell - size)
+        exposure = size + open_buy
+        down = open_sell - size
+        if down > exposure:
+            exposure = down
         if exposure:
             initial -= -exposure * mark * terms.initial_margin_ppm // _RATE_DIVISOR
-            oldest = min(oldest, state.mark_ms)
-    return equity, initial, maintenance, oldest
+            if state.mark_ms < oldest:
+                oldest = state.mark_ms
+    return equity, initial, oldest
+
+
+def maintenance(view: StateView, account: int, market: int = 0, size: int = 0) -> int:
+    """Maintenance margin of `account` if it had this size in `market` (0 changes nothing)."""
+    own = market.to_bytes(4, "big")
+    total = 0
+    for key, position in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
+        if key[9:13] != own:
+            leaf: Position = position
+            total += _maintenance(view, int.from_bytes(key[9:13], "big"), leaf.size_ulots)
+    return total + _maintenance(view, market, size) if market else total
+
+
+def _maintenance(view: StateView, market: int, size: int) -> int:
+    terms: Instrument = view.get(instrument_key(market))
+    state: Market = view.get(market_key(market))
+    return -(-abs(size) * state.mark_uusd * terms.maintenance_margin_ppm // _RATE_DIVISOR)
+
+
+@lru_cache(4_096)
+def _keys_of(number: bytes) -> tuple[bytes, bytes]:
+    """Keys of the instrument and market whose number stands in a position's key."""
+    market = int.from_bytes(number, "big")
+    return instrument_key(market), market_key(market)
 
 
 def margin(view: StateView, account: int) -> Margin | None:
@@ -103,6 +132,7 @@ def margin(view: StateView, account: int) -> Margin | None:
 
 def margin_with_cash(view: StateView, account: int, cash_uusd: int) -> Margin:
     """`margin` if the account had this cash."""
-    equity, initial, maintenance, oldest = requirement(view, account, cash_uusd)
+    equity, initial, oldest = requirement(view, account, cash_uusd)
     available = equity - initial
-    return Margin(equity, initial, maintenance, available, max(0, min(cash_uusd, available)), oldest)
+    withdrawable = max(0, min(cash_uusd, available))
+    return Margin(equity, initial, maintenance(view, account), available, withdrawable, oldest)

@@ -22,7 +22,7 @@ from state.keys import (
     position_key,
 )
 from state.leaves import Account, Instrument, Market, Position, Progress, RestingOrder, System, Taker, Task
-from state.margin import requirement
+from state.margin import maintenance, requirement
 from state.orders import crosses, is_expired, maker_price, reducible, remove, rest
 from state.overlay import Overlay
 from state.positions import after_trade, fee_of, funding_owed, is_empty, notional_of
@@ -89,15 +89,16 @@ class _Side:
         self.open_buy, self.open_sell = buy, sell
         if abs(size) > MAX_SIZE_ULOTS or abs(quote) > MAX_QUOTE_UUSD or abs(cash) > MAX_CASH_UUSD:
             return False
-        equity, initial, maintenance, _ = requirement(view, self.number, cash, market, size, quote, buy, sell)
+        equity, initial, _ = requirement(view, self.number, cash, market, size, quote, buy, sell)
         if equity >= initial:
             return True
         if not (0 <= size < held or held < size <= 0):
             return False
-        if equity >= maintenance:
+        above = equity - maintenance(view, self.number, market, size)
+        if above >= 0:
             return True
-        equity_now, _, maintenance_now, _ = requirement(view, self.number, self.account.cash_uusd)
-        return equity - maintenance >= equity_now - maintenance_now
+        equity_now, _, _ = requirement(view, self.number, self.account.cash_uusd)
+        return above >= equity_now - maintenance(view, self.number)
 
     def write(self, view: StateView, index: int, orders_gone: int) -> int:
         """Stores the outcome; returns the change of the long open interest."""
@@ -175,7 +176,7 @@ def _rest_refused(view: StateView, taker: Taker) -> OrderEnd:
         buy += taker.size_ulots
     if max(size + buy, sell - size) <= before:
         return OrderEnd.OPEN
-    equity, initial, _, _ = requirement(
+    equity, initial, _ = requirement(
         view, taker.account, account.cash_uusd, taker.market, size, quote, buy, sell
     )
     return OrderEnd.OPEN if equity >= initial else OrderEnd.MARGIN

@@ -21,6 +21,7 @@ from state.view import StateView
 
 _FILL_OR_KILL = int(OrderKind.FILL_OR_KILL)
 _LIMIT = int(OrderKind.LIMIT)
+_POST_ONLY = int(OrderKind.POST_ONLY)
 
 ReplacePlan = tuple[bytes, RestingOrder, int, bool]
 """Key of the old order, itself, its new open size, whether it is placed anew; see `check_replace`."""
@@ -52,7 +53,7 @@ def check_place(
     taker.size_ulots = order.size_ulots
     taker.prior_ulots = 0
     taker.reduce_only = order.reduce_only
-    taker.expiry_s = order.expiry_s
+    taker.expiry_s = order.expiry_s if taker.kind <= _POST_ONLY else 0
     taker.self_trade = order.self_trade
     crossing = check_order(view, block, taker, account, cash_uusd)
     if taker.kind == _FILL_OR_KILL and not (crossing and fills_completely(view, block, taker, cash_uusd)):

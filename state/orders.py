@@ -60,12 +60,12 @@ def instrument_of(view: StateView, market: int) -> Instrument:
     return terms
 
 
-def check_units(terms: Instrument, price_uusd: int, size_ulots: int) -> None:
+def check_units(tick_uusd: int, lot_ulots: int, price_uusd: int, size_ulots: int) -> None:
     """On tick and on lot. Raises Rejected."""
-    if price_uusd % terms.tick_uusd:
-        raise Rejected(RejectCode.PRICE_OFF_TICK, tick_uusd=terms.tick_uusd, got=price_uusd)
-    if size_ulots % terms.lot_ulots:
-        raise Rejected(RejectCode.SIZE_OFF_LOT, lot_ulots=terms.lot_ulots, got=size_ulots)
+    if price_uusd % tick_uusd:
+        raise Rejected(RejectCode.PRICE_OFF_TICK, tick_uusd=tick_uusd, got=price_uusd)
+    if size_ulots % lot_ulots:
+        raise Rejected(RejectCode.SIZE_OFF_LOT, lot_ulots=lot_ulots, got=size_ulots)
 
 
 def check_order(
@@ -111,7 +111,7 @@ def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Ma
     if status != TRADING and not (status == REDUCE_ONLY and taker.reduce_only):
         raise Rejected(RejectCode.INSTRUMENT_NOT_TRADING, status=status)
     price, size = taker.price_uusd, taker.size_ulots
-    check_units(terms, price, size)
+    check_units(terms.tick_uusd, terms.lot_ulots, price, size)
     if size == 0:
         raise Rejected(RejectCode.SIZE_ZERO)
     if size < terms.min_size_ulots:
@@ -128,7 +128,7 @@ def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Ma
         )
     if price * size > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
         raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
-    if taker.expiry_s and taker.kind <= _POST_ONLY and taker.expiry_s <= block.now_s:
+    if taker.expiry_s and taker.expiry_s <= block.now_s:
         raise Rejected(RejectCode.ORDER_EXPIRED, now_s=block.now_s, got=taker.expiry_s)
 
 
@@ -147,25 +147,26 @@ def _check_exposure(
     size = quote = buy = sell = before = 0
     if position is not None:
         size, buy, sell = position.size_ulots, position.open_buy_ulots, position.open_sell_ulots
-        quote = position.quote_uusd - funding_owed(
-            size, position.funding_index_nusd, state.funding_index_nusd
-        )
-        before = max(size + buy, sell - size)
+        quote = position.quote_uusd
+        if size:
+            quote -= funding_owed(size, position.funding_index_nusd, state.funding_index_nusd)
+        before = size + buy if size + buy > sell - size else sell - size
     freed = old.size_ulots if old is not None else 0
     if taker.side:
         sell += taker.size_ulots - freed
     else:
         buy += taker.size_ulots - freed
-    after = max(size + buy, sell - size)
+    after = size + buy if size + buy > sell - size else sell - size
     if after <= before:
         return
     if after > MAX_SIZE_ULOTS or after * state.mark_uusd > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
         raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
-    equity, initial, _, oldest = requirement(
+    equity, initial, oldest = requirement(
         view, taker.account, cash_uusd, taker.market, size, quote, buy, sell
     )
     index: Feed = view.get(_FEED + terms.underlying)
-    oldest = min(oldest, index.timestamp_ms)
+    if index.timestamp_ms < oldest:
+        oldest = index.timestamp_ms
     if oldest + parameters.oracle_max_age_ms < block.timestamp_ms:
         raise Rejected(RejectCode.ORACLE_STALE, oldest_ms=oldest, max_age_ms=parameters.oracle_max_age_ms)
     if equity < initial:

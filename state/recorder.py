@@ -191,6 +191,7 @@ class RecordedExecution(BlockExecution):
         encoded: bytes,
     ) -> Any:
         block = self.block
+        block.entries.clear()
         source = StepInput(name, block.timestamp_ms, block.l1_block, block.table, messages, item, encoded)
         view = StepView(self._store)
         returned = _run(view, block, source)

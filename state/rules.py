@@ -29,6 +29,7 @@ from state.actions import (
 )
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
+from state.fees import BASE_UNITS, CANCEL_UNITS, ORDER_UNITS, POST_ONLY_UNITS, REPLACE_UNITS
 from state.leaves import Account, Progress, RestingOrder, Task
 from state.matching import place
 from state.operations import (
@@ -55,6 +56,8 @@ Apply = Callable[[StateView, BlockContext, Progress, Any, Any], None]
 
 
 class Rule(NamedTuple):
+    units: int
+    """Execution units; 0 for a bulk action, whose operations count (`bulk_units`)."""
     right: int
     order_class: int
     check: Check
@@ -136,12 +139,13 @@ def _apply_bulk(
 
 
 _RULES: dict[type[Any], Rule] = {
-    PlaceOrder: Rule(TRADE_RIGHT, BID_CLASS, _check_place, _apply_place),
-    CancelOrder: Rule(CANCEL_RIGHT, CANCEL_CLASS, _check_cancel, _apply_cancel),
-    CancelAll: Rule(CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_all, _apply_cancel_all),
-    ReplaceOrder: Rule(TRADE_RIGHT, BID_CLASS, _check_replace, _apply_replace),
-    BulkOrders: Rule(TRADE_RIGHT, BID_CLASS, _check_bulk, _apply_bulk),
+    PlaceOrder: Rule(BASE_UNITS + ORDER_UNITS, TRADE_RIGHT, BID_CLASS, _check_place, _apply_place),
+    CancelOrder: Rule(BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel, _apply_cancel),
+    CancelAll: Rule(BASE_UNITS + 20, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_all, _apply_cancel_all),
+    ReplaceOrder: Rule(BASE_UNITS + REPLACE_UNITS, TRADE_RIGHT, BID_CLASS, _check_replace, _apply_replace),
+    BulkOrders: Rule(0, TRADE_RIGHT, BID_CLASS, _check_bulk, _apply_bulk),
     Transfer: Rule(
+        BASE_UNITS + 6,
         OWNER_RIGHT,
         BID_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_transfer(
@@ -150,6 +154,7 @@ _RULES: dict[type[Any], Rule] = {
         lambda view, block, _, action, __: accounts.apply_transfer(view, block, action),
     ),
     Withdraw: Rule(
+        BASE_UNITS + 10,
         OWNER_RIGHT,
         BID_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_withdraw(
@@ -158,18 +163,21 @@ _RULES: dict[type[Any], Rule] = {
         lambda view, block, _, action, __: accounts.apply_withdraw(view, block, action),
     ),
     AuthorizeSessionKey: Rule(
+        BASE_UNITS + 6,
         OWNER_RIGHT,
         BID_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_authorize(view, block, action, account),
         lambda view, block, _, action, __: accounts.apply_authorize(view, action),
     ),
     RevokeSessionKey: Rule(
+        BASE_UNITS + 3,
         OWNER_RIGHT,
         CANCEL_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_revoke(view, action.account, action.key),
         lambda view, block, _, action, __: accounts.apply_revoke(view, action.account, action.key),
     ),
     CancelAllAfter: Rule(
+        BASE_UNITS + 6,
         CANCEL_RIGHT,
         CANCEL_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_switch(action.timeout_s),
@@ -177,7 +185,7 @@ _RULES: dict[type[Any], Rule] = {
     ),
 }
 _PLACE_RULE = _RULES[PlaceOrder]
-_POST_ONLY_RULE = _PLACE_RULE._replace(order_class=POST_ONLY_CLASS)
+_POST_ONLY_RULE = _PLACE_RULE._replace(units=BASE_UNITS + POST_ONLY_UNITS, order_class=POST_ONLY_CLASS)
 _BULK_CANCEL_RULE = _RULES[BulkOrders]._replace(right=CANCEL_RIGHT, order_class=CANCEL_CLASS)
 _BULK_POST_ONLY_RULE = _RULES[BulkOrders]._replace(order_class=POST_ONLY_CLASS)
 
@@ -192,6 +200,19 @@ def rule_of(action: Action) -> Rule:
         if all(order.kind is OrderKind.POST_ONLY for order in action.orders):
             return _BULK_POST_ONLY_RULE
     return _RULES[type(action)]
+
+
+def bulk_units(action: Action) -> int:
+    """Execution units of a bulk action."""
+    assert isinstance(action, BulkOrders)
+    post_only = sum(order.kind is OrderKind.POST_ONLY for order in action.orders)
+    return (
+        BASE_UNITS
+        + CANCEL_UNITS * len(action.cancels)
+        + REPLACE_UNITS * len(action.replacements)
+        + POST_ONLY_UNITS * post_only
+        + ORDER_UNITS * (len(action.orders) - post_only)
+    )
 
 
 def check_count(action: BulkOrders) -> None:

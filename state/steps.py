@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from state.accounts import admit, set_switch, spend, sweep
-from state.actions import Action, BulkOrders, CancelAll, OracleUpdate, SignedAction, Transaction
+from state.actions import Action, BulkOrders, CancelAll, OracleUpdate, Payload, SignedAction, Transaction
 from state.block import BlockHeader, InvalidBlock, L1Message, OrderEnd
 from state.codec import (
     BLOCK_END,
     MAX_TIMESTAMP_MS,
     CodecError,
     MarketEntry,
+    Table,
     block_start,
     encode_transaction,
 )
 from state.context import BlockContext
 from state.eip712 import header_hash
 from state.errors import RejectCode, Rejected
-from state.fees import action_units, fee_uusd
+from state.fees import fee_uusd
 from state.hashing import keccak
 from state.keys import DEAD_MAN, PARAMETERS_KEY, SYSTEM_KEY, market_key
 from state.leaves import Market, Parameters, Phase, Progress, System, Task
@@ -31,7 +32,7 @@ from state.messages import message_step
 from state.operations import operation_step, sweep_step
 from state.oracle import check_update, feed_step
 from state.orders import check_units, instrument_of
-from state.rules import ORACLE_CLASS, priced_of, rule_of
+from state.rules import ORACLE_CLASS, bulk_units, priced_of, rule_of
 from state.units import MAX_SWITCHES
 from state.view import StateView
 
@@ -94,7 +95,14 @@ def step(
     """
     if progress.phase == _TRANSACTIONS:
         assert type(item) is Transaction
-        _transaction_step(view, block, progress, item, encoded)
+        payload = item.payload
+        if progress.task:
+            _continue(view, block, progress, payload)
+        elif type(payload) is SignedAction:
+            _begin_action(view, block, progress, item, payload, encoded)
+        else:
+            assert type(payload) is OracleUpdate
+            _begin_update(view, block, progress, item, payload, encoded)
     elif progress.phase == _MESSAGES:
         assert type(item) is L1Message
         message_step(view, block, progress, item)
@@ -119,29 +127,17 @@ def _switch_step(view: StateView, block: BlockContext, progress: Progress) -> No
     progress.phase = Phase.TRANSACTIONS
 
 
-def _transaction_step(
-    view: StateView, block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes
-) -> None:
-    task = progress.task
-    payload = transaction.payload
-    if task == _NONE:
-        if type(payload) is OracleUpdate:
-            _begin_update(view, block, progress, transaction, payload, encoded)
-        else:
-            assert type(payload) is SignedAction
-            _begin_action(view, block, progress, transaction, payload, encoded)
-    elif task == Task.MATCH:
+def _continue(view: StateView, block: BlockContext, progress: Progress, payload: Payload) -> None:
+    """A transaction's further steps."""
+    if progress.task == Task.MATCH:
         match_step(view, block, progress)
-    elif type(payload) is OracleUpdate:
+    elif isinstance(payload, OracleUpdate):
         feed_step(view, block, progress, payload)
+    elif isinstance(payload.action, BulkOrders):
+        operation_step(view, block, progress, payload.action)
     else:
-        assert type(payload) is SignedAction
-        action = payload.action
-        if isinstance(action, BulkOrders):
-            operation_step(view, block, progress, action)
-        else:
-            assert isinstance(action, CancelAll)
-            sweep_step(view, block, progress, action)
+        assert isinstance(payload.action, CancelAll)
+        sweep_step(view, block, progress, payload.action)
 
 
 def _begin_action(
@@ -155,15 +151,16 @@ def _begin_action(
     action = payload.action
     entries = _entries(view, block, action)
     if not encoded:
-        encoded = _encode(payload, block, entries)
+        encoded = _encode(payload, block, entries or block.entries)
     rule = rule_of(action)
     parameters: Parameters = view.get(PARAMETERS_KEY)
-    fee = fee_uusd(parameters, action_units(action), len(encoded))
+    fee = fee_uusd(parameters, rule.units or bulk_units(action), len(encoded))
     account = admit(view, block, action, transaction.signers[0], rule.order_class, rule.right, fee)
     plan = rule.check(view, block, progress, action, account, fee)
-    spend(view, action, account, rule.order_class, fee)
-    _include(view, block, progress, transaction, encoded)
-    _use_markets(view, entries)
+    spend(view, action, account, rule.order_class, fee, len(encoded))
+    _include(block, progress, transaction, encoded)
+    if entries:
+        _use_markets(view, block, entries)
     block.fee_uusd = fee
     block.accounts.add(action.account)
     rule.apply(view, block, progress, action, plan)
@@ -183,15 +180,15 @@ def _begin_update(
     if system.order_class > ORACLE_CLASS:
         raise Rejected(RejectCode.OUT_OF_ORDER, order_class=ORACLE_CLASS, after=system.order_class)
     check_update(view, block, update, transaction.signers)
-    _include(view, block, progress, transaction, encoded)
+    _include(block, progress, transaction, encoded)
+    system.batch_cursor += len(encoded)
+    view.put(SYSTEM_KEY, system)
     block.fee_uusd = 0
     progress.task = Task.FEEDS
     progress.operation = 0
 
 
-def _encode(
-    payload: SignedAction | OracleUpdate, block: BlockContext, entries: dict[int, MarketEntry]
-) -> bytes:
+def _encode(payload: SignedAction | OracleUpdate, block: BlockContext, entries: Table) -> bytes:
     try:
         return encode_transaction(payload, block.timestamp_ms, entries)
     except CodecError as error:
@@ -199,49 +196,50 @@ def _encode(
 
 
 def _entries(view: StateView, block: BlockContext, action: Action) -> dict[int, MarketEntry]:
-    """Table entries of the markets in which the action has prices.
+    """Table entries of the markets in which the action has prices; empty when `block.entries` has them all.
 
     Raises Rejected for what no batch can express (unknown market, off tick, off lot), and in a replay when
     the batch's table differs from the state.
     """
+    known = block.entries
     entries: dict[int, MarketEntry] = {}
     for priced in priced_of(action):
         market = priced.market
-        terms = instrument_of(view, market)
-        check_units(terms, priced.price_uusd, priced.size_ulots)
-        if market not in entries:
-            state: Market = view.get(market_key(market))
-            system: System = view.get(SYSTEM_KEY)
-            if state.reference_batch == system.batch_number:
-                reference = state.reference_ticks
-            else:
-                reference = state.mark_uusd // terms.tick_uusd
-            entry = MarketEntry(terms.tick_uusd, terms.lot_ulots, reference)
-            if block.table is not None and block.table.get(market) != entry:
-                raise Rejected(RejectCode.BAD_MARKET_TABLE, market=market, reference_ticks=reference)
+        entry = known.get(market) or entries.get(market)
+        if entry is None:
+            entry = _entry(view, market)
             entries[market] = entry
-    return entries
+        check_units(entry.tick_uusd, entry.lot_ulots, priced.price_uusd, priced.size_ulots)
+        if block.table is not None and block.table.get(market) != entry:
+            raise Rejected(RejectCode.BAD_MARKET_TABLE, market=market, reference_ticks=entry.reference_ticks)
+    return known | entries if entries else entries
 
 
-def _use_markets(view: StateView, entries: dict[int, MarketEntry]) -> None:
+def _entry(view: StateView, market: int) -> MarketEntry:
+    """The entry that a market has, or would have if it were used first now."""
+    terms = instrument_of(view, market)
+    state: Market = view.get(market_key(market))
+    system: System = view.get(SYSTEM_KEY)
+    fixed = state.reference_batch == system.batch_number
+    reference = state.reference_ticks if fixed else state.mark_uusd // terms.tick_uusd
+    return MarketEntry(terms.tick_uusd, terms.lot_ulots, reference)
+
+
+def _use_markets(view: StateView, block: BlockContext, entries: dict[int, MarketEntry]) -> None:
     """Fixes the reference price of markets that this batch has not used before."""
+    system: System = view.get(SYSTEM_KEY)
     for market, entry in entries.items():
         state: Market = view.get(market_key(market))
-        system: System = view.get(SYSTEM_KEY)
         if state.reference_batch != system.batch_number:
             state.reference_batch = system.batch_number
             state.reference_ticks = entry.reference_ticks
             view.put(market_key(market), state)
+    block.entries = entries
 
 
-def _include(
-    view: StateView, block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes
-) -> None:
-    """The transaction is in the block: its hash and its bytes count."""
+def _include(block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes) -> None:
+    """The transaction is in the block: its hash counts, and its bytes (which the caller adds up)."""
     progress.accumulator = keccak(progress.accumulator + transaction.hash)
-    system: System = view.get(SYSTEM_KEY)
-    system.batch_cursor += len(encoded)
-    view.put(SYSTEM_KEY, system)
     block.encoded.append(encoded)
 
 
@@ -249,4 +247,7 @@ def skip(
     view: StateView, block: BlockContext, progress: Progress, transaction: Transaction, encoded: bytes
 ) -> None:
     """A transaction in a batch that is refused: it takes its place and changes nothing else."""
-    _include(view, block, progress, transaction, encoded)
+    _include(block, progress, transaction, encoded)
+    system: System = view.get(SYSTEM_KEY)
+    system.batch_cursor += len(encoded)
+    view.put(SYSTEM_KEY, system)

@@ -35,6 +35,8 @@ from state.overlay import Overlay
 from state.steps import begin_block, end_block, skip, step
 from state.view import StateView
 
+_NO_TRADES = (0, 0)
+
 
 class BatchStartLike(Protocol):
     """What `open_batch` needs of a batch's head."""
@@ -121,20 +123,20 @@ class BlockExecution:
         Raises Rejected, with nothing changed, when its envelope or, of a single action, its own check fails.
         """
         block = self.block
-        block.operations.clear()
+        operations, trades = block.operations, block.trades
+        operations.clear()
         block.withdrawal = 0
-        first_trade = len(block.trades)
+        count = len(trades)
         self._step(transaction, encoded)
         while self.progress.task:
             self._step(transaction, encoded)
-        trades = block.trades[first_trade:]
         result = TransactionResult(
             transaction.hash,
             0,
             block.fee_uusd,
-            tuple(block.operations),
+            tuple(operations),
             block.withdrawal,
-            (trades[0].number, trades[-1].number + 1) if trades else (0, 0),
+            _NO_TRADES if len(trades) == count else (trades[count].number, trades[-1].number + 1),
         )
         self._results.append(result)
         return result

@@ -40,14 +40,18 @@ MARKETS = 2
 OWNERS = 4
 ACCOUNTS = 6
 """The owners' first accounts, and second ones of owners 1 and 2."""
-EXTREMES = (0, 1, 2**31, 2**32 - 1, 2**32, 2**56 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+IN_RANGE = (0, 1, 2**31, 2**32 - 1, 2**32, 2**56 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+"""What a decoder may give."""
+EXTREMES = (*IN_RANGE, -1, 2**64)
+"""What may come in otherwise: encoding refuses the rest."""
 MAX_U64 = 2**64 - 1
 
 
 class Traffic:
     """`absurdity`: how often a number is replaced by an extreme one."""
 
-    def __init__(self, seed: int, absurdity: float = 0.0) -> None:
+    def __init__(self, seed: int, absurdity: float = 0.0, extremes: tuple[int, ...] = EXTREMES) -> None:
+        self.extremes = extremes
         self.random = random.Random(seed)
         self.absurdity = absurdity
         self.now_ms = 1_700_000_000_000
@@ -59,7 +63,7 @@ class Traffic:
     def number(self, sensible: int) -> int:
         """`sensible`, or an extreme number."""
         if self.random.random() < self.absurdity:
-            return self.random.choice(EXTREMES)
+            return self.random.choice(self.extremes)
         return sensible
 
     def setup(self) -> list[L1Message]:
@@ -82,18 +86,18 @@ class Traffic:
         return [self.message() for _ in range(self.random.randint(1, 3))]
 
     def message(self) -> L1Message:
-        account = self.number(self.random.randint(1, ACCOUNTS))
+        account = self.number(self.random.randint(1, ACCOUNTS)) & MAX_U64
         sender = owner_address((account - 1) % OWNERS + 1)
-        amount = self.number(self.random.randint(0, 1_000) * USD)
+        amount = self.number(self.random.randint(0, 1_000) * USD) & MAX_U64
         market = self.number(self.random.randint(1, MARKETS)) % 2**32
-        price = self.price(market)
-        size = self.number(self.random.randint(1, 40) * 100_000)
+        price = self.price(market) & MAX_U64
+        size = self.number(self.random.randint(1, 40) * 100_000) & MAX_U64
         payloads = {
             MessageKind.DEPOSIT: pack(">20sQQ", sender, account, min(amount, 10**12)),
             MessageKind.FORCED_WITHDRAWAL: pack(">Q20sQ", account, sender, amount),
             MessageKind.FORCED_ORDER: pack(">QIBQQ", account, market, self.random.randint(0, 1), price, size),
             MessageKind.BATCH_COST: pack(
-                ">QIQQBQ", 1, market, amount, self.number(10**10), 3, self.number(1)
+                ">QIQQBQ", 1, market, amount, self.number(10**10) & MAX_U64, 3, self.number(1) & MAX_U64
             ),
         }
         kind = self.random.choice(list(MessageKind))

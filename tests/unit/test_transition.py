@@ -27,7 +27,7 @@ from state.actions import (
 )
 from state.block import OrderEnd
 from state.errors import RejectCode, Rejected
-from state.fees import action_units, fee_uusd
+from state.fees import fee_uusd
 from state.keys import session_key_key, withdrawal_key
 from state.leaves import Withdrawal
 from state.transition import simulate
@@ -226,10 +226,24 @@ def test_fee_is_units_and_bytes_and_is_collected(exchange: Exchange) -> None:
     with exchange.block() as execution:
         result = execution.execute(exchange.sign(place(exchange)))
         size = len(execution.block.encoded[-1])
-    assert result.fee_uusd == fee_uusd(exchange.parameters, action_units(place(exchange)), size) > 0
+    assert result.fee_uusd == fee_uusd(exchange.parameters, 14, size) > 0
     assert exchange.account(1).cash_uusd == cash - result.fee_uusd
     assert exchange.system.fees_uusd == result.fee_uusd
     assert_conserved(exchange)
+
+
+def test_units_of_a_bulk_action_are_those_of_its_operations(exchange: Exchange) -> None:
+    quiet = Order(1, Side.BUY, OrderKind.POST_ONLY, 900 * USD, COIN)
+    replacement = Replacement(1, 0, 900 * USD, COIN)
+    fields: dict[str, Any] = {
+        "cancels": (Cancel(1, 0),) * 2,
+        "replacements": (replacement,),
+        "orders": (BUY, quiet, quiet),
+    }
+    with exchange.block() as execution:
+        result = execution.execute(exchange.sign(BulkOrders(**exchange.envelope(1), **fields)))
+        size = len(execution.block.encoded[-1])
+    assert result.fee_uusd == fee_uusd(exchange.parameters, 4 + 2 * 3 + 12 + 10 + 2 * 6, size)
 
 
 def test_fee_rounds_up(exchange: Exchange) -> None:
@@ -288,6 +302,8 @@ def test_numbers_beyond_the_codec(exchange: Exchange) -> None:
         (CancelOrder, {"cancel": Cancel(2**40, 1)}),
         (CancelOrder, {"cancel": Cancel(1, 2**63)}),
         (PlaceOrder, {"order": BUY, "max_fee_uusd": 2**64}),
+        (Withdraw, {"recipient": bytes(19), "amount_uusd": 1}),
+        (AuthorizeSessionKey, {"key": bytes(21), "scope": Scope.TRADE, "expiry_s": NOW_S + 9}),
     ):
         must_reject_act(exchange, RejectCode.NUMBER_OUT_OF_RANGE, kind, 1, **fields)
 

@@ -19,7 +19,7 @@ from state.recorder import RecordedExecution, StepInput, StepRecord, StepView, e
 from state.transition import BlockExecution, next_batch, open_batch
 from state.tree import Tree
 from state.witness import MissingWitness, PartialTree
-from tests.random_exchange import Traffic
+from tests.random_exchange import IN_RANGE, Traffic
 from tests.tree_model import MemoryStore
 
 INPUT = StepInput("step", 0, 0)
@@ -110,7 +110,7 @@ def test_every_step_executes_from_its_witness(seed: int) -> None:
 
 def test_refused_transactions_of_a_replay_are_steps_too() -> None:
     witnessed = Witnessed()
-    traffic = Traffic(7)
+    traffic = Traffic(7, extremes=IN_RANGE)
     recorded = RecordedExecution(witnessed.store, traffic.now_ms, 0, traffic.setup(), witnessed.step)
     traffic.absurdity = 1.0
     refused = 0
