@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from l1_bridge.batch import MAX_BATCH_BYTES, BatchHead, assemble, encode_head
+from l1_bridge.batch import BatchHead, assemble, encode_head
 from sequencer.markets import Markets
 from state import keys
 from state.actions import BulkOrders, OracleUpdate, Payload, Transaction
@@ -24,6 +24,9 @@ from state.leaves import Market, System
 from state.transition import BlockExecution, apply_block, close_batch, next_batch, open_batch
 
 Outcome = TransactionResult | Rejected
+HEAD_BYTES_AT_MOST = 512
+"""Kept free for a batch's head and a block's start and end; heads with more than some 30 markets are larger,
+and batches with them somewhat larger than asked."""
 BLOCK_PARTS_IF_EMPTY = 1
 """A block's encoding begins with its start; every transaction adds a part."""
 
@@ -98,11 +101,11 @@ class Machine:
         before, batch_before = self.system.encode(), self.batch
         batch = self._open(timestamp_ms)
         execution = BlockExecution(self.view, timestamp_ms, l1_block, messages)
-        room = max_batch_bytes - batch.bytes if batch.bytes else MAX_BATCH_BYTES // 2
+        room = max_batch_bytes - batch.bytes - HEAD_BYTES_AT_MOST
         encoded = execution.block.encoded
         outcomes: list[Outcome] = []
         for transaction in transactions:
-            if room < bytes_at_most(transaction.payload):
+            if room < bytes_at_most(transaction.payload) and (batch.bytes or outcomes):
                 break
             try:
                 outcomes.append(execution.execute(transaction))
