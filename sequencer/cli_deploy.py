@@ -154,7 +154,7 @@ async def _deploy(url: str, key: SecretKey, roles: Roles, config: DeployConfig) 
     async with open_client(url) as client:
         chain_id = await client.chain_id()
         if chain_id not in DEVNET_CHAIN_IDS:
-            _check_real_chain(chain_id, roles, config.token)
+            check_real_chain(chain_id, roles, config.token)
         sender = await sender_for(client, key)
         note(
             f"deploying to L1 chain {chain_id} as 0x{key.address.hex()}\n"
@@ -164,7 +164,7 @@ async def _deploy(url: str, key: SecretKey, roles: Roles, config: DeployConfig) 
         return await contracts.deploy(sender, config)
 
 
-def _check_real_chain(chain_id: int, roles: Roles, token: bytes | None) -> None:
+def check_real_chain(chain_id: int, roles: Roles, token: bytes | None) -> None:
     """Raises BadParameter or KeyRefused for what only a devnet may have."""
     from l1_bridge.keys import DEVNET_KEYS, KeyRefused, address_of
 

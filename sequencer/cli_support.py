@@ -110,7 +110,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, NodeUnreachable):
         return f"the node does not answer: {error}\n  --node or STRADDLE_NODE says where it is"
     if isinstance(error, L1Unavailable):
-        return f"L1 does not answer: {error}\n  --l1 or STRADDLE_L1_URL says where it is"
+        return f"L1 does not answer: {error}\n  STRADDLE_L1_URL (--l1; a service's l1.url) says where it is"
     return str(error)
 
 

@@ -97,7 +97,7 @@ async def _begin(node: Node, asked: Withdrawing, key: SecretKey) -> dict[str, An
 async def _follow(l1: L1, sender: Sender, number: int, prove: Prover) -> dict[str, Any]:
     """From a begun withdrawal to its payment."""
     with Steps() as steps:
-        ready = await _until_final(l1, number, prove, steps)
+        ready = await until_final(l1, number, prove, steps)
         leaf = ready.withdrawal
         steps.done(f"withdrawal {number} is proved under the root of batch {ready.batch}, which is final")
         found = {
@@ -117,7 +117,7 @@ async def _follow(l1: L1, sender: Sender, number: int, prove: Prover) -> dict[st
     return found
 
 
-async def _until_final(l1: L1, number: int, prove: Prover, steps: Steps) -> Claim:
+async def until_final(l1: L1, number: int, prove: Prover, steps: Steps) -> Claim:
     """Waits until a final batch has the withdrawal. Neither L1 nor the node being away ends it."""
     posted_in = 0
     while True:
