@@ -7,6 +7,7 @@ signed blocks can then never be posted and a person has to decide.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
@@ -78,17 +79,19 @@ class NodeBridge:
             poll_s=self.l1.poll_ms / 1000,
         )
         reported = follower.next_index
-        async for update in follower.updates():
-            if isinstance(update, Messages):
-                await link.inbox.put(list(update.messages), update.l1_block)
-                reported = update.first_index + len(update.messages)
-                link.seen()
-            else:
-                if not link.inbox.take_back(reported - update.from_index):
+        async with aclosing(follower.updates()) as updates:
+            async for update in updates:
+                if isinstance(update, Messages):
+                    await link.inbox.put(list(update.messages), update.l1_block)
+                    reported = update.first_index + len(update.messages)
+                    link.seen()
+                    continue
+                first = update.from_index
+                if not link.inbox.take_back(reported - first):
                     raise InboxDiverged(
-                        f"L1 took back messages from {update.from_index} on, which sealed blocks have read"
+                        f"L1 took back messages from {first} on, which sealed blocks have read"
                     )
-                reported = update.from_index
+                reported = first
 
 
 async def _notify(link: L1Link, poster: Poster) -> None:

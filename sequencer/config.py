@@ -14,6 +14,8 @@ from sequencer.config_file import NO_SECRET, Secret
 from sequencer.server_limits import ServerLimits
 
 DEFAULT_LIMITS = ServerLimits()
+MAX_CALLDATA_BYTES = 120_000
+"""Public L1 nodes refuse transactions above 128 KiB that carry no blobs."""
 PROTOCOL_BATCH_BYTES = 1 << 20
 PROTOCOL_BLOCK_TRANSACTIONS = 65_535
 PROTOCOL_BATCH_BLOCKS = 65_535
@@ -243,6 +245,8 @@ class NodeConfig:
             raise ValueError("batches.max_age_ms: must not be shorter than blocks.block_interval_ms")
         if self.blocks.max_transactions > self.mempool.max_transactions:
             raise ValueError("blocks.max_transactions: must not exceed mempool.max_transactions")
+        if self.poster.data == "calldata" and self.batches.max_bytes > MAX_CALLDATA_BYTES:
+            raise ValueError(f"batches.max_bytes: as calldata a batch may have {MAX_CALLDATA_BYTES} bytes")
         if self.server.port and self.server.port == self.admin.port:
             raise ValueError("admin.port: must differ from server.port")
         if self.limits.ws_queue < self.limits.max_pipelined:

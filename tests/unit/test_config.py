@@ -62,6 +62,7 @@ def test_file_then_environment(tmp_path: Path) -> None:
         ("[batches]\nmax_age_ms = 10\n", {}, "batches.max_age_ms: must not be shorter"),
         ("[mempool]\nmax_transactions = 1000\n", {}, "blocks.max_transactions: must not exceed"),
         ("[mempool]\nmax_per_account = 100000\n", {}, "max_per_account: must not exceed"),
+        ('[poster]\ndata = "calldata"\n', {}, "batches.max_bytes: as calldata"),
         ("[l1]\nurl = 'http://localhost:8545'\n", {}, "rollup: the contract's address is needed"),
         ("[limits]\nmax_batch = 0\n", {}, "limits.max_batch"),
         ("[admin]\nport = 8645\n", {}, "admin.port: must differ"),
