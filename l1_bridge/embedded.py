@@ -11,6 +11,7 @@ One lock guards the chain: request threads and the miner thread take turns.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,6 +131,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], l1: EmbeddedL1):
         self.l1 = l1
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away in the middle of something is no news."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
