@@ -40,7 +40,8 @@ def print_table(title: str, columns: Cells, rows: Sequence[Cells], left: int = 1
     cells = [[printable(cell) for cell in row] for row in rows]
     console = Console()
     if console.is_terminal:
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        console.print(Text(printable(title), "bold"))
+        table = Table(box=box.SIMPLE_HEAD)
         for place, name in enumerate(columns):
             table.add_column(name, justify="left" if place < left else "right", overflow="fold")
         for row in cells:
@@ -48,7 +49,7 @@ def print_table(title: str, columns: Cells, rows: Sequence[Cells], left: int = 1
         console.print(table)
         return
     widths = [max(len(row[place]) for row in [list(columns), *cells]) for place in range(len(columns))]
-    typer.echo(title)
+    typer.echo(printable(title))
     for row in [list(columns), *cells]:
         aligned = [
             cell.ljust(width) if place < left else cell.rjust(width)

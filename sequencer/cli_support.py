@@ -37,6 +37,8 @@ class CliError(Exception):
     """Something that the user can put right; the text says what."""
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 LIGHT = (CliError, ConfigError, L1Error, NodeError, NodeUnreachable, OSError)
 
 
@@ -52,11 +54,11 @@ def exits_cleanly(command: Callable[Given, Result]) -> Callable[Given, Result]:
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         try:
             return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise typer.Exit(INTERRUPTED) from None
             found = _actionable(error)
             if found is None:
                 raise
@@ -71,6 +73,12 @@ def _actionable(error: BaseException) -> BaseException | None:
         known, others = error.split(_is_known)
         return _first(known) if known is not None and others is None else None
     return error if _is_known(error) else None
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _is_known(error: BaseException) -> bool:

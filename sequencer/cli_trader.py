@@ -133,7 +133,7 @@ def cancel(
                 "name an order's number and its instrument, or say --all", param_hint="ORDER_ID INSTRUMENT"
             )
         receipt = trio.run(_cancel_one, options, int(given[0]), given[1])
-    _finish(receipt, as_json)
+    _finish(receipt, as_json, everything)
 
 
 def _kind(post_only: bool, ioc: bool, fok: bool, market: bool) -> OrderKind:
@@ -200,23 +200,23 @@ async def _cancel_all(options: Signing, name: str) -> Any:
     async with open_node(options.node) as node:
         listed = await node.instrument(name) if name else None
         made = partial(CancelAll, market=listed["instrument_id"] if listed else 0)
-        return await sign_and_send(node, options, made, f"all orders {f'of {name}' if name else ''}", listed)
+        return await sign_and_send(node, options, made, f"all orders{f' of {name}' if name else ''}", listed)
 
 
-def _finish(receipt: Any, as_json: bool) -> None:
+def _finish(receipt: Any, as_json: bool, sweep: bool = False) -> None:
     """Prints the receipt. Raises CliError when an operation in it was refused."""
     if as_json:
         print_json(receipt)
     else:
-        print_receipt(receipt)
+        print_receipt(receipt, sweep)
     for operation in receipt["operations"]:
         if operation["code"] != "OK":
             text = operation["code"].lower().replace("_", " ")
             raise CliError(explain_node_error(text, 0, {"code": operation["code"], **operation["data"]}))
 
 
-def print_receipt(receipt: Any) -> None:
-    """A receipt for people."""
+def print_receipt(receipt: Any, sweep: bool = False) -> None:
+    """A receipt for people; `sweep` when it is known to be a cancel-all's, whose results name no order."""
     fee = receipt["fee"]
     fields = [
         ("status", f"{receipt['status']}, {receipt['stage']}"),
@@ -230,7 +230,7 @@ def print_receipt(receipt: Any) -> None:
     if receipt["operations"]:
         rows = [
             [
-                str(each["order_id"]) if each["order_id"] else "all",
+                "all" if sweep else str(each["order_id"]),
                 each["code"] if each["code"] != "OK" else each["end"],
                 plain(each["filled_ulots"]),
                 plain(each["resting_ulots"]),

@@ -21,6 +21,7 @@ from sequencer.cli import app
 from sequencer.cli_output import print_table
 from sequencer.cli_proof import check_proof
 from sequencer.cli_support import TRADER_VARIABLES, CliError, exits_cleanly, explain_node_error
+from sequencer.cli_trader import print_receipt
 from sequencer.client import NodeError, NodeUnreachable
 from state.eip712 import address_of
 from state.keys import account_key
@@ -364,6 +365,18 @@ def test_errors_that_a_user_can_act_on_become_one_message(
     assert capsys.readouterr().err.startswith("straddle: ")
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_interrupt_is_no_error(nested: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    @exits_cleanly
+    def command() -> None:
+        raise BaseExceptionGroup("nursery", [KeyboardInterrupt()]) if nested else KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_bugs_are_not_hidden() -> None:
     @exits_cleanly
     def command() -> None:
@@ -382,6 +395,36 @@ def test_a_piped_table_is_plain_and_harmless(capsys: pytest.CaptureFixture[str])
         "BTC          1.5",
         "\N{REPLACEMENT CHARACTER}[31m[red]    20",
     ]
+
+
+def test_the_first_orders_number_is_zero_and_only_a_sweep_says_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    operation = {
+        "code": "OK",
+        "order_id": 0,
+        "end": "cancelled",
+        "filled_ulots": 0,
+        "resting_ulots": 0,
+        "cancelled_ulots": 250_000,
+    }
+    receipt = {
+        "hash": HASH,
+        "status": "executed",
+        "stage": "sealed",
+        "block_number": 1,
+        "index": 0,
+        "batch": 1,
+        "timestamp_ms": 0,
+        "fee": {"inclusion_uusd": 1, "trading_uusd": 0},
+        "withdrawal": None,
+        "operations": [operation],
+        "fills": [],
+    }
+    for sweep, number in ((False, "0"), (True, "all")):
+        print_receipt(receipt, sweep)
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.split() == [number, "cancelled", "0", "0", "0.25"]
 
 
 # proofs
