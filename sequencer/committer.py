@@ -73,8 +73,8 @@ class Committer:
         self._on_committed = on_committed
         self._blocks: list[StoredBlock] = []
         self._closed: tuple[Closed, list[StoredBlock]] | None = None
-        self._busy = False
-        self._changed = trio.Condition()
+        self._idle = trio.Event()
+        self._idle.set()
         self._arrived = trio.Event()
 
     def sealed(self, sealed: Sealed) -> None:
@@ -83,7 +83,7 @@ class Committer:
 
     def begin(self) -> None:
         """A batch is being closed: its end is on the way through the sealer."""
-        self._busy = True
+        self._idle = trio.Event()
 
     def closed(self, closed: Closed) -> None:
         """The end of a batch is durable, and all its blocks were given to `sealed` before it."""
@@ -94,32 +94,34 @@ class Committer:
     @property
     def is_busy(self) -> bool:
         """Whether a closed batch is still being written."""
-        return self._busy
+        return not self._idle.is_set()
 
     async def wait_idle(self) -> None:
-        """Waits until no closed batch is being written."""
-        async with self._changed:
-            while self._busy:
-                await self._changed.wait()
+        """Waits until no closed batch is being written, or `run` has ended."""
+        await self._idle.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commits closed batches until cancelled. Raises ConservationError, StoreError."""
         task_status.started()
-        while True:
-            await self._arrived.wait()
-            self._arrived = trio.Event()
-            assert self._closed is not None
-            (closed, blocks), self._closed = self._closed, None
-            begun = trio.current_time()
-            batch = await trio.to_thread.run_sync(self.commit, closed, blocks)
-            self._metrics.checkpoint_s.observe(trio.current_time() - begun)
-            self._metrics.batches.inc()
-            self._machine.view.release()
-            self._receipts.archived(batch.last_block)
-            self._on_committed(batch)
-            async with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived = trio.Event()
+                await self._commit_closed()
+                self._idle.set()
+        finally:
+            self._idle.set()
+
+    async def _commit_closed(self) -> None:
+        assert self._closed is not None
+        (closed, blocks), self._closed = self._closed, None
+        begun = trio.current_time()
+        batch = await trio.to_thread.run_sync(self.commit, closed, blocks)
+        self._metrics.checkpoint_s.observe(trio.current_time() - begun)
+        self._metrics.batches.inc()
+        self._machine.view.release()
+        self._receipts.archived(batch.last_block)
+        self._on_committed(batch)
 
     def commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
         """Root, books and checkpoint of one batch; blocks. Raises ConservationError, StoreError."""

@@ -343,8 +343,10 @@ class Node:
         closed = trio.Event()
 
         async def run(*, task_status: trio.TaskStatus[Server]) -> None:
-            await serve(listeners, app, self.config.limits, task_status=task_status)
-            closed.set()
+            try:
+                await serve(listeners, app, self.config.limits, task_status=task_status)
+            finally:
+                closed.set()
 
         server: Server = await edge.start(run)
         return server, found, closed
@@ -374,8 +376,10 @@ class Node:
         edge.cancel_scope.cancel()
 
     async def _execute(self) -> None:
-        await self.executor.run()
-        self._executed.set()
+        try:
+            await self.executor.run()
+        finally:
+            self._executed.set()
 
     def _block_sealed(self, sealed: Sealed) -> None:
         """A block is durable: answer, remember, tell."""

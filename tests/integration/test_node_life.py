@@ -11,14 +11,14 @@ import pytest
 import trio
 
 from sequencer.admin import load_token
-from sequencer.client import NodeClient, NodeError
+from sequencer.client import NodeClient, NodeError, NodeUnreachable
 from sequencer.config import BatchesSection, BlocksSection, MempoolSection
 from sequencer.config_file import ConfigError
 from sequencer.errors import ErrorCode
 from sequencer.node import Node
 from state.actions import CancelAllAfter, Side
 from state.block import L1Message, MessageKind
-from state.journal_format import StoreError
+from state.journal_format import StoreCode, StoreError
 from tests.integration.node_fixture import (
     COIN,
     DOMAIN,
@@ -172,6 +172,43 @@ async def test_bad_l1_messages_are_consumed_and_harmless(tmp_path: Path) -> None
         bad = [L1Message(MessageKind.DEPOSIT, bytes(20), 1, b"short"), L1Message(99, bytes(20), 1, b"")]
         await node.node.inbox.put(bad, 5)
         await node.until(lambda: node.node.opened.machine.system.inbox_next == before + 2)
+
+
+@pytest.mark.parametrize("drain_first", [False, True])
+async def test_a_disk_that_refuses_stops_the_node_and_acknowledges_nothing(
+    tmp_path: Path, drain_first: bool
+) -> None:
+    """iSEAL_001: an order whose fsync failed is not answered with a receipt, and is not there afterwards."""
+    alice, bob = both = traders()
+    refusals: list[BaseException] = []
+
+    def refuse() -> int:
+        raise StoreError(StoreCode.NO_SPACE, str(tmp_path), "syncing failed: No space left on device")
+
+    async def send(client: NodeClient, order: Any) -> None:
+        try:
+            await client.call("straddle_sendTransactionSync", [order])
+        except (NodeError, NodeUnreachable) as error:
+            refusals.append(error)
+
+    good: Any = None
+    with pytest.RaisesGroup(StoreError, flatten_subgroups=True), trio.fail_after(10):
+        async with running_node(tmp_path) as node:
+            await node.open_market(both)
+            good = await node.send(alice.order(Side.BUY, PRICE, LOT))
+            if drain_first:
+                node.node.executor._blocks = SLOW_BLOCKS
+                await trio.sleep(0.05)
+            node.node.opened.store.sync = refuse  # type: ignore[method-assign]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send, node.client, bob.order(Side.SELL, PRICE, LOT))
+                if drain_first:
+                    await node.until(lambda: len(node.node.mempool) == 1)
+                    node.node.drain()
+    assert node.node.health.fault.count("no space") == 1
+    assert len(refusals) <= 1, "at most the one refusal, or the cancellation of its caller"
+    async with running_node(tmp_path) as node:
+        assert await node.call("straddle_getReceipt", hash=good["hash"]) == good
 
 
 async def test_a_directory_of_another_rollup_is_refused(tmp_path: Path) -> None:
