@@ -39,11 +39,6 @@ MESSAGES = {
     RejectCode.UNKNOWN_INSTRUMENT: "there is no such instrument",
 }
 
-_BEFORE_EXECUTION = frozenset(
-    {RejectCode.NONCE_USED, RejectCode.NONCE_TOO_OLD, RejectCode.DEADLINE_EXPIRED, RejectCode.ORACLE_OLD}
-)
-"""Reasons for which a resent transaction that was executed long ago is refused."""
-
 
 def rejection(rejected: Rejected) -> RpcError:
     """The transition's or a check's no as a JSON-RPC error."""
@@ -188,7 +183,8 @@ class Ingress:
             self.fail(pending, busy(full))
             return
         except RpcError as error:
-            self.fail(pending, error)
+            if not self._answered_before(pending):
+                self.fail(pending, error)
             return
         waiting, pending.accepted = pending.accepted, None
         for deferred in waiting or ():
@@ -202,16 +198,24 @@ class Ingress:
             deferred.resolve(receipt)
 
     def refused(self, pending: Pending, rejected: Rejected) -> None:
-        """The transition refused it. If that is because it was executed before, its receipt is the answer."""
-        if rejected.code in _BEFORE_EXECUTION:
-            receipt = self._receipts.find(pending.hash)
-            if receipt is not None:
-                self.sealed(pending, receipt)
-                return
+        """The transition refused it. If it was executed before, its receipt is the answer nevertheless."""
+        if self._answered_before(pending):
+            return
         if rejected.code is RejectCode.WRONG_SIGNER and pending.account:
             self.fail(pending, self._wrong_signer(pending, pending.transaction.signers[0]))
         else:
             self.fail(pending, rejection(rejected))
+
+    def _answered_before(self, pending: Pending) -> bool:
+        """Whether a block has the transaction already; then everybody who waits is answered from it."""
+        receipt = self._receipts.find(pending.hash)
+        if receipt is None:
+            return False
+        waiting, pending.accepted = pending.accepted, None
+        for deferred in waiting or ():
+            deferred.resolve(receipt.hash)
+        self.sealed(pending, receipt)
+        return True
 
     def fail(self, pending: Pending, error: RpcError) -> None:
         """Answer everybody who waits with an error."""

@@ -15,9 +15,10 @@ from sequencer.client import NodeClient, NodeError, NodeUnreachable
 from sequencer.config import BatchesSection, BlocksSection, MempoolSection
 from sequencer.config_file import ConfigError
 from sequencer.errors import ErrorCode
-from sequencer.node import Node
-from state.actions import CancelAllAfter, Side
+from sequencer.node import Node, wall_clock_ms
+from state.actions import AuthorizeSessionKey, CancelAllAfter, RevokeSessionKey, Scope, Side
 from state.block import L1Message, MessageKind
+from state.errors import RejectCode
 from state.journal_format import StoreCode, StoreError
 from tests.integration.node_fixture import (
     COIN,
@@ -147,6 +148,32 @@ async def test_small_batches_under_load_then_a_cold_start(tmp_path: Path) -> Non
             )
             / COIN
         )
+
+
+async def test_what_was_executed_is_answered_by_its_receipt_for_ever(tmp_path: Path) -> None:
+    """iINGRESS_001: after its checkpoint, after its deadline, after its key was revoked."""
+    alice, bob = both = traders()
+    async with running_node(tmp_path) as node:
+        await node.open_market(both)
+        key = Trader(b"\x41" * 32, alice.account)
+        authorized = AuthorizeSessionKey(
+            **alice.envelope(), key=key.address, scope=Scope.TRADE, expiry_s=wall_clock_ms() // 1000 + 500
+        )
+        await node.send(alice.signed(authorized))
+        key.nonce = 100
+        by_key = key.order(Side.BUY, PRICE, LOT)
+        receipt = await node.send(by_key)
+        await node.send(alice.signed(RevokeSessionKey(**alice.envelope(), key=key.address)))
+        assert await code_of(node, key.order(Side.BUY, PRICE, LOT)) == ErrorCode.WRONG_SIGNER
+        assert await node.send(by_key) == receipt
+        await node.post_now()
+        await node.until(lambda: not node.node.receipts.is_recent(bytes.fromhex(receipt["hash"][2:])))
+        assert await node.send(by_key) == receipt
+        assert await node.call("straddle_sendTransaction", transaction=by_key) == receipt["hash"]
+        node.node.ingress._now_ms = lambda: wall_clock_ms() + 10**6
+        assert await node.send(by_key) == receipt
+        late = await code_of(node, bob.order(Side.SELL, PRICE, LOT))
+        assert late == -32000 - RejectCode.DEADLINE_EXPIRED
 
 
 async def test_a_dead_man_switch_makes_a_block_of_its_own(tmp_path: Path) -> None:
