@@ -121,13 +121,13 @@ def spend(
         offset = _TOP
     account.nonce_map = (spent | 1 << offset).to_bytes(32, "big")
     account.cash_uusd -= fee
-    view.put(account_key(action.account), account)
+    view.touch(account_key(action.account), account)
     system: System = view.get(SYSTEM_KEY)
     system.batch_cursor += size_bytes
     system.fees_uusd += fee
     system.order_class = order_class
     system.order_bid = action.priority_bid_uusd if order_class == BID_CLASS else 0
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
 
 
 def open_account(view: StateView, owner: bytes) -> int:
@@ -135,7 +135,7 @@ def open_account(view: StateView, owner: bytes) -> int:
     system: System = view.get(SYSTEM_KEY)
     number = system.next_account
     system.next_account = number + 1
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     view.put(account_key(number), Account(owner, 0, 0, bytes(32), 0, 0, 0, 0))
     view.put(owner_account_key(owner, number), Marker(1))
     return number
@@ -173,12 +173,12 @@ def withdraw(view: StateView, block: BlockContext, number: int, recipient: bytes
     """Moves checked cash out of the exchange: a leaf that L1 pays. Returns the withdrawal's number."""
     account: Account = view.get(account_key(number))
     account.cash_uusd -= amount_uusd
-    view.put(account_key(number), account)
+    view.touch(account_key(number), account)
     system: System = view.get(SYSTEM_KEY)
     system.collateral_uusd -= amount_uusd
     withdrawal = system.next_withdrawal
     system.next_withdrawal = withdrawal + 1
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     leaf = Withdrawal(recipient, amount_uusd, number, system.block_number)
     view.put(withdrawal_key(withdrawal), leaf)
     block.accounts.add(number)
@@ -212,7 +212,7 @@ def apply_transfer(view: StateView, block: BlockContext, action: Transfer) -> No
     for number, amount in ((action.account, -action.amount_uusd), (action.to_account, action.amount_uusd)):
         account: Account = view.get(account_key(number))
         account.cash_uusd += amount
-        view.put(account_key(number), account)
+        view.touch(account_key(number), account)
         block.accounts.add(number)
 
 
@@ -248,7 +248,7 @@ def apply_revoke(view: StateView, account: int, address: bytes) -> None:
 def _count_session_keys(view: StateView, number: int, change: int) -> None:
     account: Account = view.get(account_key(number))
     account.session_keys += change
-    view.put(account_key(number), account)
+    view.touch(account_key(number), account)
 
 
 def check_switch(timeout_s: int) -> None:
@@ -267,7 +267,7 @@ def set_switch(view: StateView, number: int, deadline_ms: int) -> None:
     if account.dead_man_ms:
         view.delete(dead_man_key(account.dead_man_ms, number))
     account.dead_man_ms = deadline_ms
-    view.put(account_key(number), account)
+    view.touch(account_key(number), account)
     if deadline_ms:
         view.put(dead_man_key(deadline_ms, number), Marker(1))
 

@@ -89,6 +89,7 @@ class CachedState:
     """StateView over live leaves. Not for two threads at once, except that `source` may be written by one."""
 
     get: Callable[[bytes], Any]
+    touch: Callable[[bytes, Leaf], None]
 
     def __init__(self, source: LeafSource, max_clean: int) -> None:
         """`max_clean`: how many leaves may stay in memory that the source has too."""
@@ -96,7 +97,8 @@ class CachedState:
         self._max_clean = max_clean
         self._leaves = _Leaves(source)
         self.get = self._leaves.__getitem__
-        self._dirty: set[bytes] = set()
+        self._dirty: dict[bytes, Leaf | None] = {}
+        self.touch = self._dirty.__setitem__
         self._taken: deque[set[bytes]] = deque()
         """What the source does not have yet, oldest first."""
         self._books: dict[bytes, BookSide] = {}
@@ -108,10 +110,9 @@ class CachedState:
             if before is None:
                 self._index(key)
             self._leaves[key] = leaf
-        self._dirty.add(key)
+        self._dirty[key] = leaf
 
     def delete(self, key: bytes, /) -> None:
-        assert self.get(key) is not None, key.hex()
         if key[0] == _ORDER:
             self._book(key[:_BOOK_PREFIX]).remove(key)
         else:
@@ -120,7 +121,7 @@ class CachedState:
                 bucket = self._bucket(key[:length])
                 del bucket[bisect_left(bucket, key)]
         self._leaves[key] = None
-        self._dirty.add(key)
+        self._dirty[key] = None
 
     def first_under(self, prefix: bytes, /) -> tuple[bytes, Any] | None:
         book = self._books.get(prefix)
@@ -164,19 +165,15 @@ class CachedState:
 
         They stay in memory until `release`. A leaf that came and went in between is among them, as None.
         """
-        leaves = self._leaves
-        taken: dict[bytes, bytes | None] = {}
-        for key in self._dirty:
-            leaf = leaves[key]
-            taken[key] = None if leaf is None else leaf.encode()
-        self._taken.append(self._dirty)
-        self._dirty = set()
+        taken = {key: None if leaf is None else leaf.encode() for key, leaf in self._dirty.items()}
+        self._taken.append(set(taken))
+        self._dirty.clear()
         return taken
 
     def release(self) -> None:
         """The source has what the oldest `take_dirty` gave; call between blocks. Forgets what is too much."""
         self._taken.popleft()
-        needed = self._dirty.union(*self._taken)
+        needed = set(self._dirty).union(*self._taken)
         excess = len(self._leaves) - len(needed) - self._max_clean
         if excess > 0:
             candidates = islice(self._leaves, excess + len(needed))

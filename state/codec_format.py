@@ -47,6 +47,8 @@ Table = Mapping[int, MarketEntry]
 BYTES = tuple(bytes((value,)) for value in range(256))
 _SHORT = BYTES[:128] + tuple(bytes((value & 127 | 128, value >> 7)) for value in range(128, 1 << 14))
 _SHORT_END = len(_SHORT)
+_GROUPS = tuple(bytes((value & 127 | 128, value >> 7 | 128)) for value in range(_SHORT_END))
+"""Two bytes of a varint that goes on."""
 
 
 def varint(value: int, field: str = "number") -> bytes:
@@ -55,12 +57,11 @@ def varint(value: int, field: str = "number") -> bytes:
         return _SHORT[value]
     if not 0 <= value <= MAX_U64:
         raise CodecError(field, f"{value} does not fit")
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    parts = b""
+    while value >= _SHORT_END:
+        parts += _GROUPS[value & 0x3FFF]
+        value >>= 14
+    return parts + _SHORT[value]
 
 
 def signed_varint(value: int, field: str = "number") -> bytes:

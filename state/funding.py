@@ -43,7 +43,7 @@ def update_mark(view: StateView, block: BlockContext, market: int, mark_uusd: in
         state.funding_rate_ppb = max(-MAX_RATE_PPB, min(MAX_RATE_PPB, rate))
     state.mark_uusd = mark_uusd
     state.mark_ms = mark_ms
-    view.put(market_key(market), state)
+    view.touch(market_key(market), state)
     block.markets.add(market)
 
 

@@ -4,7 +4,8 @@ Keys are not hashed, so a prefix is a subtree and order is meaning: the best ord
 under `order_book_prefix`, because bids' prices are complemented and sequence numbers break ties by arrival.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from struct import Struct
 
 KEY_BYTES = 32
@@ -62,8 +63,8 @@ def market_key(market: int) -> bytes:
     return _instrument(MARKET, market)
 
 
-def account_key(account: int) -> bytes:
-    return _account(ACCOUNT, account)
+account_key: Callable[[int], bytes] = partial(_account, ACCOUNT)
+"""Of an account's number. The keys on the way of an order are packed without a call of our own."""
 
 
 def owner_account_key(owner: bytes, account: int) -> bytes:
@@ -82,12 +83,12 @@ def session_keys_prefix(account: int) -> bytes:
     return _account_prefix(SESSION_KEY, account)
 
 
-def position_key(account: int, market: int) -> bytes:
-    return _position(POSITION, account, market)
+position_key: Callable[[int, int], bytes] = partial(_position, POSITION)
+"""Of the numbers of account and market."""
 
 
-def positions_prefix(account: int) -> bytes:
-    return _account_prefix(POSITION, account)
+positions_prefix: Callable[[int], bytes] = partial(_account_prefix, POSITION)
+"""Of an account's number."""
 
 
 def order_key(market: int, side: int, price_uusd: int, sequence: int) -> bytes:
@@ -105,8 +106,8 @@ def parse_order_key(key: bytes) -> tuple[int, int, int, int]:
     return market, side, (price if side else MAX_U64 - price), sequence
 
 
-def account_order_key(account: int, market: int, order_id: int) -> bytes:
-    return _account_order(ACCOUNT_ORDER, account, market, order_id)
+account_order_key: Callable[[int, int, int], bytes] = partial(_account_order, ACCOUNT_ORDER)
+"""Of the numbers of account and market, and the order's id."""
 
 
 def account_orders_prefix(account: int, market: int = 0) -> bytes:

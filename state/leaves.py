@@ -1,8 +1,9 @@
 """The leaves of the tree: mutable records with one fixed big-endian layout each.
 
-A leaf is mutable so that the hot path need not copy it; the rule is that whoever changes a leaf `put`s it
-back in the same step (the recorder checks that). `encode` packs the fields in the order of their declaration
-by one struct call; `decode` refuses any other length. Money and sizes are signed 64-bit: `units` bounds them.
+A leaf is mutable so that the hot path need not copy it; the rule is that whoever changes a leaf says so
+to the view (`touch`) in the same step (the recorder checks that). `encode` packs the fields in the order of
+their declaration by one struct call; `decode` refuses any other length. Money and sizes are signed 64-bit:
+`units` bounds them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from state.keys import account_key, instrument_key, market_key, positions_prefix
+from state.keys import account_key, instrument_key, market_key, position_key, positions_prefix
 from state.leaves import Account, Instrument, Market, Position
 from state.positions import NUSD_ULOTS_PER_UUSD
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
@@ -57,24 +57,25 @@ def requirement(
     `market` 0 changes nothing: the account as it stands, but for its cash. `quote` has funding settled.
     """
     get = view.get
-    own = market.to_bytes(4, "big")
+    own = position_key(account, market)
     equity = cash_uusd
     initial = 0
     oldest = NEVER_MS
-    for key, position in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
-        number = key[9:13]
-        if number == own:
+    terms: Instrument
+    state: Market
+    leaf: Position
+    for key, leaf in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
+        if key == own:
             continue
-        leaf: Position = position
-        terms_key, state_key = _keys_of(number)
-        state: Market = get(state_key)
-        terms: Instrument = get(terms_key)
+        terms_key, state_key = _keys_of(key[9:13])
+        state = get(state_key)
+        terms = get(terms_key)
         mark = state.mark_uusd
         held = leaf.size_ulots
         if held:
             equity += leaf.quote_uusd + held * mark // ULOTS_PER_LOT
-            change = leaf.funding_index_nusd - state.funding_index_nusd
-            if change:
+            if leaf.funding_index_nusd != state.funding_index_nusd:
+                change = leaf.funding_index_nusd - state.funding_index_nusd
                 equity += held * change // NUSD_ULOTS_PER_UUSD
         exposure = held + leaf.open_buy_ulots
         down = leaf.open_sell_ulots - held

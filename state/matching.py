@@ -107,6 +107,7 @@ class _Side:
         account.orders -= orders_gone
         if position is None:
             position = Position(0, 0, 0, 0, 0, 0)
+            view.put(self.key, position)
             account.positions += 1
         before = position.size_ulots
         position.size_ulots = self.size
@@ -119,8 +120,8 @@ class _Side:
             view.delete(self.key)
             account.positions -= 1
         else:
-            view.put(self.key, position)
-        view.put(account_key(self.number), account)
+            view.touch(self.key, position)
+        view.touch(account_key(self.number), account)
         return max(self.size, 0) - max(before, 0)
 
 
@@ -246,7 +247,7 @@ def shrink(view: StateView, block: BlockContext, key: bytes, order: RestingOrder
     market, side, price, _ = parse_order_key(key)
     less = order.size_ulots - size_ulots
     order.size_ulots = size_ulots
-    view.put(key, order)
+    view.touch(key, order)
     if not order.reduce_only:
         held_key = position_key(order.account, market)
         position: Position = view.get(held_key)
@@ -254,7 +255,7 @@ def shrink(view: StateView, block: BlockContext, key: bytes, order: RestingOrder
             position.open_sell_ulots -= less
         else:
             position.open_buy_ulots -= less
-        view.put(held_key, position)
+        view.touch(held_key, position)
     block.accounts.add(order.account)
     block.orders.append(
         OrderEvent(order.account, market, order.order_id, side, price, -less, size_ulots, OrderEnd.OPEN)
@@ -303,12 +304,12 @@ def _trade(
     state.open_interest_ulots += maker.write(view, index, int(order.size_ulots == 0))
     state.funding_pot_uusd += own.owed + maker.owed
     state.last_price_uusd = price
-    view.put(market_key(market), state)
+    view.touch(market_key(market), state)
     system: System = view.get(SYSTEM_KEY)
     number = system.next_trade
     system.next_trade = number + 1
     system.venue_fees_uusd += maker_fee + own_fee
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     taker.size_ulots -= size
     taker.filled_ulots += size
     block.trades.append(
@@ -336,7 +337,7 @@ def _fill_maker(
     order.filled_ulots += size
     left = order.size_ulots
     if left:
-        view.put(key, order)
+        view.touch(key, order)
     else:
         view.delete(key)
         view.delete(account_order_key(order.account, market, order.order_id))

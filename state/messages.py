@@ -46,7 +46,7 @@ from state.leaves import (
 )
 from state.matching import match_step, place
 from state.operations import check_place
-from state.orders import instrument_of
+from state.orders import check_units, instrument_of
 from state.units import (
     MAX_AMOUNT_UUSD,
     MAX_NOTIONAL_UUSD,
@@ -100,7 +100,7 @@ def _consume(view: StateView, block: BlockContext, progress: Progress, message: 
     index = system.inbox_next
     system.inbox_next = index + 1
     system.inbox_hash = message_hash(system.inbox_hash, message)
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     progress.messages_left -= 1
     handler = _HANDLERS.get(message.kind)
     try:
@@ -136,9 +136,9 @@ def _deposit(
         number = open_account(view, owner)
     account: Account = view.get(account_key(number))
     account.cash_uusd += amount
-    view.put(account_key(number), account)
+    view.touch(account_key(number), account)
     system.collateral_uusd += amount
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     block.accounts.add(number)
     return MessageResult(index, message.kind, account=number, amount_uusd=amount)
 
@@ -170,6 +170,8 @@ def _forced_order(
     account = _owned(view, number, message.sender)
     if side > Side.SELL:
         raise Rejected(RejectCode.MALFORMED_MESSAGE, side=side)
+    terms = instrument_of(view, market)
+    check_units(terms.tick_uusd, terms.lot_ulots, price, size)
     order = Order(market, Side(side), OrderKind.IMMEDIATE_OR_CANCEL, price, size, True)
     crossing = check_place(view, block, progress, number, account, account.cash_uusd, order, 0)
     place(view, block, progress, crossing)
@@ -187,7 +189,7 @@ def _check_instrument(terms: Instrument) -> None:
         "lot_ulots": 0 < terms.lot_ulots <= MAX_SIZE_ULOTS
         and terms.tick_uusd * terms.lot_ulots % ULOTS_PER_LOT == 0,
         "size": 0 < terms.min_size_ulots <= terms.max_size_ulots <= MAX_SIZE_ULOTS,
-        "band_ppm": 0 < terms.band_ppm <= PPM,
+        "band_ppm": 0 < terms.band_ppm < PPM,
         "margin": 0 < terms.maintenance_margin_ppm <= terms.initial_margin_ppm <= PPM,
         "fees": max(terms.maker_fee_ppm, terms.taker_fee_ppm) <= _MAX_FEE_PPM,
         "impact_notional_uusd": 0 < terms.impact_notional_uusd <= MAX_NOTIONAL_UUSD,
@@ -213,7 +215,7 @@ def _list_instrument(
     system: System = view.get(SYSTEM_KEY)
     market = system.next_market
     system.next_market = market + 1
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     view.put(instrument_key(market), terms)
     view.put(market_key(market), Market(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
     view.put(name_key(MARKET_NAME, name), MarketName(market))
@@ -289,7 +291,7 @@ def _batch_cost(
     parameters.byte_price_pusd = next_byte_price(
         parameters, price, size_bytes, gas * base_fee_wei, blobs * BLOB_GAS * blob_base_fee_wei
     )
-    view.put(PARAMETERS_KEY, parameters)
+    view.touch(PARAMETERS_KEY, parameters)
     return MessageResult(index, message.kind)
 
 

@@ -103,7 +103,7 @@ def feed_step(view: StateView, block: BlockContext, progress: Progress, update: 
     feed.confidence_ppm = min(confidence for _, confidence, _ in reported)
     feed.timestamp_ms = min(time for _, _, time in reported)
     feed.version += 1
-    view.put(key, feed)
+    view.touch(key, feed)
     market: MarketName | None = view.get(name_key(MARKET_NAME, name))
     if market is not None:
         update_mark(view, block, market.market, feed.value_uusd, feed.timestamp_ms)

@@ -39,7 +39,7 @@ from state.leaves import (
 )
 from state.margin import requirement
 from state.positions import funding_owed, is_empty
-from state.units import MAX_NOTIONAL_UUSD, MAX_PRICE_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
+from state.units import MAX_NOTIONAL_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
 from state.view import StateView
 
 TRADING = 1
@@ -106,15 +106,14 @@ def check_order(
 
 
 def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Market) -> None:
-    """What the instrument alone demands of price, size and time."""
+    """What the instrument alone demands of price, size and time; tick and lot have been checked."""
     status = terms.status
     if status != TRADING and not (status == REDUCE_ONLY and taker.reduce_only):
         raise Rejected(RejectCode.INSTRUMENT_NOT_TRADING, status=status)
     price, size = taker.price_uusd, taker.size_ulots
-    check_units(terms.tick_uusd, terms.lot_ulots, price, size)
-    if size == 0:
-        raise Rejected(RejectCode.SIZE_ZERO)
     if size < terms.min_size_ulots:
+        if size == 0:
+            raise Rejected(RejectCode.SIZE_ZERO)
         raise Rejected(RejectCode.SIZE_TOO_SMALL, minimum=terms.min_size_ulots, got=size)
     if size > terms.max_size_ulots:
         raise Rejected(RejectCode.SIZE_TOO_LARGE, maximum=terms.max_size_ulots, got=size)
@@ -122,10 +121,8 @@ def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Ma
     if mark == 0:
         raise Rejected(RejectCode.ORACLE_STALE, mark_ms=0)
     width = mark * terms.band_ppm // PPM
-    if price == 0 or price > MAX_PRICE_UUSD or not mark - width <= price <= mark + width:
-        raise Rejected(
-            RejectCode.PRICE_OUT_OF_BAND, lowest=max(mark - width, 0), highest=mark + width, got=price
-        )
+    if not mark - width <= price <= mark + width:
+        raise Rejected(RejectCode.PRICE_OUT_OF_BAND, lowest=mark - width, highest=mark + width, got=price)
     if price * size > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
         raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
     if taker.expiry_s and taker.expiry_s <= block.now_s:
@@ -219,7 +216,7 @@ def rest(view: StateView, block: BlockContext, taker: Taker) -> None:
     system: System = view.get(SYSTEM_KEY)
     sequence = system.next_sequence
     system.next_sequence = sequence + 1
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     order = RestingOrder(
         number,
         order_id,
@@ -238,6 +235,7 @@ def rest(view: StateView, block: BlockContext, taker: Taker) -> None:
     position: Position | None = view.get(held_key)
     if position is None:
         position = Position(0, 0, 0, 0, 0, 0)
+        view.put(held_key, position)
         account.positions += 1
     position.orders += 1
     if not taker.reduce_only:
@@ -245,8 +243,8 @@ def rest(view: StateView, block: BlockContext, taker: Taker) -> None:
             position.open_sell_ulots += size
         else:
             position.open_buy_ulots += size
-    view.put(held_key, position)
-    view.put(own_key, account)
+    view.touch(held_key, position)
+    view.touch(own_key, account)
     block.orders.append(OrderEvent(number, market, order_id, side, price, size, size, _OPEN))
 
 
@@ -269,8 +267,8 @@ def remove(view: StateView, block: BlockContext, key: bytes, order: RestingOrder
         view.delete(held_key)
         account.positions -= 1
     else:
-        view.put(held_key, position)
-    view.put(own_key, account)
+        view.touch(held_key, position)
+    view.touch(own_key, account)
     view.delete(key)
     view.delete(account_order_key(number, market, order.order_id))
     block.accounts.add(number)

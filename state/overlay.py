@@ -25,6 +25,9 @@ class Overlay:
     def put(self, key: bytes, leaf: Leaf, /) -> None:
         self._leaves[key] = leaf
 
+    def touch(self, key: bytes, leaf: Leaf, /) -> None:
+        assert self._leaves[key] is leaf, key.hex()
+
     def delete(self, key: bytes, /) -> None:
         self._leaves[key] = None
 

@@ -2,7 +2,7 @@
 
 `StepView` is a StateView for one step over encoded leaves: a database, or a witness (`witness.PartialTree`).
 Nothing lives longer than the step, so whatever a step needs must come from leaves; `finish` fails when a leaf
-was changed but not put back. `RecordedExecution` is `BlockExecution` in which each step has such a view and
+was changed but not touched. `RecordedExecution` is `BlockExecution` in which each step has such a view and
 `Progress` is a leaf between steps; `execute_step` does one step again from its input.
 """
 
@@ -93,6 +93,10 @@ class StepView:
         self._changed[key] = None
         self._store.put(key, leaf.encode())
 
+    def touch(self, key: bytes, leaf: Leaf, /) -> None:
+        assert self._live[key] is leaf, key.hex()
+        self._changed[key] = None
+
     def delete(self, key: bytes, /) -> None:
         assert self.get(key) is not None, key.hex()
         self._live[key] = None
@@ -109,7 +113,7 @@ class StepView:
         return [(leaf.key, self.get(leaf.key)) for leaf in self._store.iterate_under(prefix, bound)]
 
     def finish(self, source: StepInput) -> StepRecord:
-        """Writes what changed. Raises AssertionError if a leaf was changed and not put back."""
+        """Writes what changed. Raises AssertionError if a leaf was changed and not touched."""
         changes: dict[bytes, bytes | None] = {}
         for key, leaf in self._live.items():
             data = None if leaf is None else leaf.encode()
@@ -118,7 +122,7 @@ class StepView:
                 if data is not None:
                     self._store.put(key, data)
             else:
-                assert data == self._store.get(key), f"changed, but not put back: {key.hex()}"
+                assert data == self._store.get(key), f"changed, but not touched: {key.hex()}"
         return StepRecord(source, tuple(self._keys), tuple(self._prefixes), tuple(self._iterations), changes)
 
 

@@ -60,7 +60,7 @@ def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Messa
     system.batch_cursor += len(start)
     system.order_class = 0
     system.order_bid = 0
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     return Progress(messages_left=len(messages), phase=Phase.MESSAGES if messages else Phase.SWITCHES)
 
 
@@ -77,7 +77,7 @@ def end_block(view: StateView, block: BlockContext, progress: Progress) -> tuple
     )
     system.parent_hash = header_hash(header)
     system.batch_cursor += len(BLOCK_END)
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     block.encoded.append(BLOCK_END)
     return header, system.parent_hash
 
@@ -182,7 +182,7 @@ def _begin_update(
     check_update(view, block, update, transaction.signers)
     _include(block, progress, transaction, encoded)
     system.batch_cursor += len(encoded)
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
     block.fee_uusd = 0
     progress.task = Task.FEEDS
     progress.operation = 0
@@ -233,7 +233,7 @@ def _use_markets(view: StateView, block: BlockContext, entries: dict[int, Market
         if state.reference_batch != system.batch_number:
             state.reference_batch = system.batch_number
             state.reference_ticks = entry.reference_ticks
-            view.put(market_key(market), state)
+            view.touch(market_key(market), state)
     block.entries = entries
 
 
@@ -250,4 +250,4 @@ def skip(
     _include(block, progress, transaction, encoded)
     system: System = view.get(SYSTEM_KEY)
     system.batch_cursor += len(encoded)
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)

@@ -74,14 +74,14 @@ def open_batch(view: StateView, head: BatchStartLike) -> None:
     system: System = view.get(SYSTEM_KEY)
     system.batch_number = expected.batch_number
     system.batch_cursor = 0
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
 
 
 def close_batch(view: StateView, head_bytes: int, ignored_bytes: int = 0) -> None:
     """All blocks of the batch are read: counts its head, and bytes at its end that are not a block."""
     system: System = view.get(SYSTEM_KEY)
     system.batch_cursor += head_bytes + ignored_bytes
-    view.put(SYSTEM_KEY, system)
+    view.touch(SYSTEM_KEY, system)
 
 
 def void_batch(view: StateView, size_bytes: int) -> None:

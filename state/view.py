@@ -4,8 +4,8 @@
 recorder wraps it and turns any step into a witness, and a witness alone can stand behind it.
 
 Contract: a leaf returned by `get`, `first_under` or `iterate_under` may be changed in place only if the same
-step `put`s it back; nothing read in one step may be kept for another, because between two steps the view may
-be a different one.
+step says so (`touch`); nothing read in one step may be kept for another, because between two steps the view
+may be a different one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class StateView(Protocol):
         """The leaf under `key`, or None."""
 
     def put(self, key: bytes, leaf: Leaf, /) -> None:
-        """Stores `leaf`, new or changed, under `key`."""
+        """Stores `leaf` under `key`, whether or not there is one."""
+
+    def touch(self, key: bytes, leaf: Leaf, /) -> None:
+        """Says that the leaf that was read or put in this step under `key` has been changed in place."""
 
     def delete(self, key: bytes, /) -> None:
         """Removes the leaf under `key`; it is a bug if there is none."""

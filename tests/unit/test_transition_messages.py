@@ -171,7 +171,7 @@ def listing(**changes: Any) -> L1Message:
         {"min_size_ulots": 200, "max_size_ulots": 100},
         {"max_size_ulots": 2**63},
         {"band_ppm": 0},
-        {"band_ppm": 1_000_001},
+        {"band_ppm": 1_000_000},
         {"initial_margin_ppm": 1_000_001},
         {"initial_margin_ppm": 10_000, "maintenance_margin_ppm": 10_001},
         {"maintenance_margin_ppm": 0},

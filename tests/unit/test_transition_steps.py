@@ -147,12 +147,12 @@ def test_less_than_the_witness_is_not_enough() -> None:
     assert records
 
 
-def test_a_leaf_changed_but_not_put_back_is_a_bug() -> None:
+def test_a_leaf_changed_but_not_touched_is_a_bug() -> None:
     store = DictionaryStore()
     store.put(account_key(1), Account(bytes(20), 5, 0, bytes(32), 0, 0, 0, 0).encode())
     view = StepView(store)
     view.get(account_key(1)).cash_uusd += 1
-    with pytest.raises(AssertionError, match="not put back"):
+    with pytest.raises(AssertionError, match="not touched"):
         view.finish(INPUT)
 
 
