@@ -28,12 +28,16 @@ from typing import Any
 
 import trio
 
+from l1_bridge.inbox import InboxDiverged
+from l1_bridge.keys import KeyRefused
 from sequencer import logs
 from sequencer.admin import admin_methods, load_token
 from sequencer.api import public_methods
 from sequencer.api_context import ApiContext
 from sequencer.committer import Committer
 from sequencer.config import NodeConfig
+from sequencer.config_file import ConfigError
+from sequencer.conservation import ConservationError
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import Executor, Inbox
 from sequencer.feed import Feed, FeedLimits
@@ -48,7 +52,7 @@ from sequencer.metrics import Metrics
 from sequencer.openrpc import discover_method
 from sequencer.publisher import Publisher
 from sequencer.receipts import ReceiptMaker, Receipts, Stages
-from sequencer.recovery import ProcessRecovery
+from sequencer.recovery import ProcessRecovery, WorkerDied
 from sequencer.sealer import Closed, Sealed, Sealer
 from sequencer.signing import SecretKey
 from sequencer.startup import Opened, open_state
@@ -66,6 +70,10 @@ READ_THREADS = 4
 RECENT_BLOCKS = 256
 """Read at the start for the last trades."""
 ADMIN_HOST = "127.0.0.1"
+PUBLIC_PAGES = ("/health", "/ready")
+"""Metrics are the operator's: on the admin port only."""
+ACTIONABLE = (ConfigError, ConservationError, InboxDiverged, KeyRefused, OSError, StoreError, WorkerDied)
+"""What an operator can act on is told in one line; anything else is a bug, and shows where it stands."""
 
 
 def wall_clock_ms() -> int:
@@ -321,24 +329,29 @@ class Node:
         admin = App(
             self._dispatcher(admin_methods(self, token)), self._on_fault, pages, allowed_origins=frozenset()
         )
-        _, self.admin_port, _ = await self._listen(edge, ADMIN_HOST, config.admin.port, admin)
+        _, self.admin_port, _ = await self._listen(edge, "admin.port", ADMIN_HOST, config.admin.port, admin)
         methods = [*public_methods(self.api), *self.feed.methods()]
         public = App(
             self._dispatcher(methods),
             self._on_fault,
-            pages,
+            {path: pages[path] for path in PUBLIC_PAGES},
             allowed_origins=frozenset(config.server.cors_origins),
             on_websocket_closed=self.feed.forget,
         )
-        listening = await self._listen(edge, config.server.host, config.server.port, public)
+        where = config.server.host, config.server.port
+        listening = await self._listen(edge, "server.port", *where, public)
         server, self.port, self._public_closed = listening
         return server
 
     async def _listen(
-        self, edge: trio.Nursery, host: str, port: int, app: App
+        self, edge: trio.Nursery, setting: str, host: str, port: int, app: App
     ) -> tuple[Server, int, trio.Event]:
-        """The server, its port, and what is set when it has closed."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        """The server, its port, and what is set when it has closed. Raises OSError naming the setting."""
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            why = f"{setting} {port}: cannot listen on {host}: {error.strerror or error}"
+            raise OSError(error.errno, why) from error
         found: int = listeners[0].socket.getsockname()[1]
         closed = trio.Event()
 
@@ -418,7 +431,8 @@ class Node:
         """The node stops by itself, or is cancelled (None): tell those who wait."""
         if cause is not None:
             self.health.fault = describe(cause)
-            self._log.error("the node stops", reason=self.health.fault, exc_info=cause)
+            shown = None if isinstance(cause, ACTIONABLE) else cause
+            self._log.error("the node stops", reason=self.health.fault, exc_info=shown)
         if hasattr(self, "ingress"):
             self.ingress.fail_all(RpcError(ErrorCode.DRAINING, "the node stopped before this was sealed"))
 

@@ -21,7 +21,6 @@ from state.block import L1Message, MessageKind
 from state.errors import RejectCode
 from state.journal_format import StoreCode, StoreError
 from tests.integration.node_fixture import (
-    COIN,
     DOMAIN,
     LOT,
     PRICE,
@@ -44,6 +43,13 @@ async def code_of(node: Running, transaction: Any) -> int:
     with pytest.raises(NodeError) as raised:
         await node.send(transaction)
     return raised.value.code
+
+
+async def status_of(port: int, path: str) -> int:
+    """The status of a GET."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return int((await stream.receive_some(64)).split(b" ")[1])
 
 
 async def test_a_full_mempool_answers_busy(tmp_path: Path) -> None:
@@ -106,6 +112,12 @@ async def test_health_ready_and_metrics(tmp_path: Path) -> None:
         await node.open_market(traders())
         pages = node.node.health.pages(node.node.metrics.page)
         assert pages["/health"]().status == pages["/ready"]().status == 200
+        for port, path, status in (
+            (node.node.port, "/ready", 200),
+            (node.node.port, "/metrics", 404),
+            (node.node.admin_port, "/metrics", 200),
+        ):
+            assert await status_of(port, path) == status
         node.node.pause()
         assert pages["/ready"]().status == 503
         assert b"paused" in pages["/ready"]().body
@@ -131,6 +143,8 @@ async def test_small_batches_under_load_then_a_cold_start(tmp_path: Path) -> Non
             status = await node.call("straddle_status")
             assert status["committed_batch"] >= 3
             account = await node.call("straddle_getAccount", account=alice.account)
+            watched = [dict(side) for side in node.node.market_data.of(1).sides]
+            trades = await node.call("public/get_last_trades_by_instrument", instrument_name="BTC-PERPETUAL")
             killed.cancel()
     async with running_node(tmp_path) as node:
         assert (await node.call("straddle_status"))["block_number"] >= status["block_number"]
@@ -138,16 +152,10 @@ async def test_small_batches_under_load_then_a_cold_start(tmp_path: Path) -> Non
             assert await node.call("straddle_getReceipt", hash=receipt["hash"]) == receipt
         assert await node.send(sent[3]) == receipts[3]
         assert await node.call("straddle_getAccount", account=alice.account) == account
-        book = await node.call("public/get_order_book", instrument_name="BTC-PERPETUAL", depth=50)
-        total = sum(amount for _, amount in book["bids"] + book["asks"])
-        assert total == pytest.approx(
-            sum(order["open_ulots"] for order in account["orders"]) / COIN
-            + sum(
-                order["open_ulots"]
-                for order in (await node.call("straddle_getAccount", account=bob.account))["orders"]
-            )
-            / COIN
-        )
+        assert [dict(side) for side in node.node.market_data.of(1).sides] == watched, "iDATA_001"
+        assert trades["trades"]
+        again = await node.call("public/get_last_trades_by_instrument", instrument_name="BTC-PERPETUAL")
+        assert again == trades
 
 
 async def test_what_was_executed_is_answered_by_its_receipt_for_ever(tmp_path: Path) -> None:
