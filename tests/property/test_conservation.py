@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from state.actions import Side
-from state.conservation import Ledger, conservation
+from state.conservation import conservation
 from state.keys import account_key, position_key
 from state.leaves import Account, Position
 from state.margin import margin
@@ -22,25 +22,6 @@ def test_random_blocks_conserve_money_and_counts(seed: int) -> None:
         check_invariants(run.source.leaves)
     assert run.trades > 20
     assert run.executed > run.refused
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_ledger_follows_changes(seed: int) -> None:
-    run = Run(seed, absurdity=0.01)
-    ledger = Ledger()
-    before: dict[bytes, bytes] = {}
-    for _ in range(30):
-        run.block()
-        after = dict(run.source.leaves)
-        for key in before | after:
-            if before.get(key) != after.get(key):
-                if key in before:
-                    ledger.add(key, before[key], -1)
-                if key in after:
-                    ledger.add(key, after[key])
-        before = after
-        assert (ledger.difference_uusd, ledger.unbalanced) == (0, {})
-    assert ledger.collateral_uusd > 0
 
 
 def traded() -> Exchange:
