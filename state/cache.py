@@ -171,7 +171,7 @@ class CachedState:
         return taken
 
     def release(self) -> None:
-        """The source has what the oldest `take_dirty` gave; call between transactions. Forgets the surplus."""
+        """The source has what the oldest `take_dirty` gave; call between transactions. Forgets surplus."""
         self._taken.popleft()
         needed = set(self._dirty).union(*self._taken)
         excess = len(self._leaves) - len(needed) - self._max_clean
