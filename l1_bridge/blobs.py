@@ -11,7 +11,6 @@ trusted setup), which would stall a sequencer in the same process: `KzgWorker` r
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from functools import lru_cache
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 import ckzg
 import rlp
 import trio
+
+from l1_bridge.workers import worker_process
 
 Answer = TypeVar("Answer")
 Argument = TypeVar("Argument")
@@ -175,5 +176,5 @@ class KzgWorker:
     def _submit(self, job: Callable[[Argument], Answer], argument: Argument) -> Future[Answer]:
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+                self._pool = worker_process()
             return self._pool.submit(job, argument)

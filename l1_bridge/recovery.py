@@ -9,12 +9,12 @@ the block itself may list the market. A market that does not exist even then has
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from l1_bridge.batch import decode_batch
+from l1_bridge.workers import worker_process
 from state.actions import OracleUpdate, Payload, Transaction
 from state.eip712 import Domain, action_digest, recover, report_digest, transaction_hash, update_hash
 from state.hashing import keccak
@@ -62,7 +62,7 @@ class RecoveryProcess:
     """One process that recovers batches in the order they are given. Call `close` when done."""
 
     def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._pool = worker_process()
 
     def submit(
         self, domain: Domain, data: bytes, names: Mapping[int, bytes]
