@@ -24,6 +24,7 @@ from sequencer.config_file import ConfigError
 from sequencer.node import Node, serve_node
 from sequencer.signing import load_key
 from state.eip712 import Domain
+from state.genesis import GENESIS_ROOT
 
 NO_CONTRACT = bytes(20)
 """In the signing domain of a node that runs without an L1."""
@@ -43,6 +44,10 @@ async def run_node(config: NodeConfig) -> None:
         if info.chain_id != config.node.chain_id:
             wanted = config.node.chain_id
             raise ConfigError(f"node.chain_id: {wanted}, but the contract is for chain {info.chain_id}")
+        if info.genesis_root != GENESIS_ROOT:
+            raise ConfigError(
+                "l1.rollup: the contract starts from another genesis state than this software's"
+            )
         signer = None
         if config.poster.enabled:
             poster_key = await trio.to_thread.run_sync(load_key, config.poster_key, "poster_key")
