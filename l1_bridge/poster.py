@@ -482,6 +482,8 @@ class Poster:
         return Wait(reason)
 
     def _show(self, state: str, doing: str) -> None:
+        if state in ("waiting", "l1-unavailable") and state != self.status.state:
+            log.warning("posting waits", state=state, reason=doing)
         self.status.state, self.status.doing = state, doing
 
     def _show_ledger(self) -> None:

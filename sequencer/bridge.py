@@ -17,7 +17,7 @@ from l1_bridge.blobs import KzgWorker
 from l1_bridge.client import RpcClient
 from l1_bridge.inbox import InboxDiverged, InboxFollower, Messages
 from l1_bridge.keys import Signer
-from l1_bridge.poster import Poster, PosterStatus
+from l1_bridge.poster import Poster
 from l1_bridge.posting import GWEI, Limits
 from l1_bridge.rollup import RollupContract, RollupInfo
 from sequencer.config import L1Section, PosterSection
@@ -35,12 +35,6 @@ class NodeBridge:
     l1: L1Section
     posting: PosterSection
     signer: Signer | None
-    poster: Poster | None = None
-
-    @property
-    def status(self) -> PosterStatus | None:
-        """What the poster is doing, for the operator; None without one."""
-        return self.poster.status if self.poster else None
 
     async def run(self, link: L1Link, *, task_status: trio.TaskStatus[None]) -> None:
         """Runs until cancelled; ends its KZG process. Raises InboxDiverged, KeyRefused."""
@@ -49,9 +43,10 @@ class NodeBridge:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, link)
                 if self.signer is not None:
-                    self.poster = self._new_poster(link, self.signer, kzg)
-                    nursery.start_soon(self.poster.run)
-                    nursery.start_soon(_notify, link, self.poster)
+                    poster = self._new_poster(link, self.signer, kzg)
+                    link.poster = poster.status
+                    nursery.start_soon(poster.run)
+                    nursery.start_soon(_notify, link, poster)
                 task_status.started()
         finally:
             kzg.close()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from l1_bridge.poster import PosterStatus
 from l1_bridge.rollup import Batch, BatchEvent
 from l1_bridge.types import L1Receipt
 from sequencer.committer import TreeAccess
@@ -51,6 +52,8 @@ class L1Link:
         self._on_seen = on_seen
         self.committed = trio.Event()
         """Set when a batch was committed; the bridge replaces it when it has seen it."""
+        self.poster: PosterStatus | None = None
+        """What the poster is doing and has spent; set by the bridge that runs one."""
         self.posted_batch = 0
         self.confirmed_batch = 0
         self.finalized_batch = 0

@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,7 @@ class Node:
             "reasons": self.health.reasons_not_ready(),
             "mempool": len(self.mempool),
             "unchecked": self.ingress.unchecked,
+            "poster": asdict(self.link.poster) if self.link.poster else None,
             **self.api.summary(),
         }
 
@@ -313,7 +315,12 @@ class Node:
         watch("inbox_messages", "L1 messages waiting for a block", lambda: len(self.inbox))
         watch("feed_subscribers", "Subscribers", lambda: self.feed.subscriber_count)
         watch("batches_unposted", "Closed batches not on L1 yet", lambda: self._batch_lag())
+        watch("poster_stopped", "1 when the poster needs an operator", self._poster_stopped)
         watch("ready", "1 when ready", lambda: not self.health.reasons_not_ready())
+
+    def _poster_stopped(self) -> bool:
+        poster = self.link.poster
+        return poster is not None and poster.state in ("refused", "halted")
 
     def _batch_lag(self) -> int:
         checkpoint = self.opened.store.last_checkpoint
