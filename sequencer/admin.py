@@ -18,6 +18,7 @@ from sequencer import logs
 from sequencer.config_file import ConfigError
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method
+from state.journal import sync_directory
 
 TOKEN_BYTES = 32
 
@@ -53,13 +54,8 @@ class LogLevel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_token(path: Path) -> str:
     """The token in `path`, which is made if it does not exist. Raises ConfigError when others may read it."""
     try:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(TOKEN_BYTES) + "\n")
+        if not path.exists():
+            _make_token(path)
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"admin.token_file: {path}: others may read it; chmod 600 it")
         token = path.read_text("ascii").strip()
@@ -68,6 +64,19 @@ def load_token(path: Path) -> str:
     if len(token) < TOKEN_BYTES:
         raise ConfigError(f"admin.token_file: {path}: a token has at least {TOKEN_BYTES} characters")
     return token
+
+
+def _make_token(path: Path) -> None:
+    """The whole token, durably, or no file: an empty one would refuse every later start. Raises OSError."""
+    aside = path.with_name(f"{path.name}.new")
+    aside.unlink(missing_ok=True)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(TOKEN_BYTES) + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    os.rename(aside, path)
+    sync_directory(path.parent)
 
 
 def admin_methods(operations: Operations, token: str) -> list[Method[Any]]:
