@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 import msgspec
@@ -88,8 +89,10 @@ class Home:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGKILL)
+        if self.process is not None:
+            self.process.kill()
+            while self.process.poll() is None:
+                Event().wait(LOOK_S)
 
     @property
     def data(self) -> Path:
