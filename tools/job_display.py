@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -13,10 +14,19 @@ from rich.table import Table
 
 from tools.flow import Flow
 
-if TYPE_CHECKING:
-    from tools.main_job import Progress
-
 PLAIN_INTERVAL_S = 5
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the display shows and the summary says."""
+
+    stage: str = "starting"
+    status: dict[str, Any] = field(default_factory=dict)
+    verified: dict[int, dict[str, Any]] = field(default_factory=dict)
+    mismatched: int = 0
+    withdrawals_paid: int = 0
+    conservation_ok: bool = False
 
 
 class Display:

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from state.keys import SYSTEM_KEY, withdrawal_key
 from state.leaves import System
 from tools.devnet import Devnet, open_devnet
 from tools.flow import Flow, Listed
-from tools.job_display import Display
+from tools.job_display import Display, Progress
 from tools.market import MAX_FEE_UUSD, MarketSpec, Trader, spec_for
 from tools.services import ServiceFailed, following_verifier, node_config, running_node
 from tools.tape import TapeError, TapeTrade, read_tape, synthetic_tape
@@ -73,18 +73,6 @@ class Options:
             raise ValueError(f"TAPE={tape}: there is no such file")
         path = environment.get("JSON")
         return cls(Path(tape) if tape else None, l1, duration_s, Path(path) if path else None)
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the display shows and the summary says."""
-
-    stage: str = "starting"
-    status: dict[str, Any] = field(default_factory=dict)
-    verified: dict[int, dict[str, Any]] = field(default_factory=dict)
-    mismatched: int = 0
-    withdrawals_paid: int = 0
-    conservation_ok: bool = False
 
 
 class Job:
