@@ -61,7 +61,8 @@ class Connection:
         self.sock = sock
         self.wire = Wire(sock, server.flusher, self.start_soon, self._notify, server.limits.write_timeout_s)
         self.context = Context(peer=peer, start_soon=self.start_soon)
-        self._reader = RequestReader(server.limits.max_header_bytes, server.limits.max_body_bytes)
+        limits = server.limits
+        self._reader = RequestReader(limits.max_header_bytes, limits.max_body_bytes, server.known_heads)
         self._slots: deque[_Slot] = deque()
         self._backlog: deque[HttpRequest | None] = deque()
         self._ending = False

@@ -8,6 +8,8 @@ Invariants:
   413, both before more than one receive buffer beyond the limit was held.
 - iHTTP_002 Bytes that are not HTTP fail with 400 and raise nothing.
 - iHTTP_003 An `Upgrade` to anything but WebSocket is ignored, as RFC 9110 section 7.8 allows.
+- iHTTP_004 A head that was parsed before, byte for byte, is not parsed again (`KnownHeads`): clients repeat
+  themselves, and the callbacks of one head cost as much as executing a small order does.
 """
 
 from __future__ import annotations
@@ -66,6 +68,42 @@ class HttpRequest:
         return self.target.partition(b"?")[0]
 
 
+class KnownHeads:
+    """Heads of complete requests with a body of stated length, and what the parser made of them.
+
+    Shared by the connections of a server, so bounded: when full it starts anew.
+    """
+
+    MAX_HEADS: Final = 256
+    MAX_HEAD_BYTES: Final = 1024
+
+    def __init__(self) -> None:
+        self._requests: dict[bytes, tuple[HttpRequest, int]] = {}
+
+    def request(self, data: bytes) -> HttpRequest | None:
+        """The request, when `data` is exactly one and its head is known."""
+        end = data.find(b"\r\n\r\n", 0, self.MAX_HEAD_BYTES) + 4
+        known = self._requests.get(data[:end])
+        if known is None or known[1] != len(data):
+            return None
+        like = known[0]
+        return HttpRequest(like.method, like.target, like.headers, data[end:], True)
+
+    def learn(self, data: bytes, request: HttpRequest) -> None:
+        """`data` was exactly this request; nothing is learnt from one that is special in any way."""
+        headers = request.headers
+        end = data.find(b"\r\n\r\n", 0, self.MAX_HEAD_BYTES) + 4
+        plain = request.keep_alive and not headers.keys() & _SPECIAL_HEADERS
+        if plain and end > 4 and headers.get(b"content-length") == b"%d" % (len(data) - end):
+            if len(self._requests) >= self.MAX_HEADS:
+                self._requests.clear()
+            bodiless = HttpRequest(request.method, request.target, headers, b"", True)
+            self._requests[data[:end]] = (bodiless, len(data))
+
+
+_SPECIAL_HEADERS: Final = frozenset((b"connection", b"expect", b"transfer-encoding", b"upgrade"))
+
+
 class RequestReader:
     """Feeds on received bytes; `ready` fills with requests in order (None stands for: send 100 Continue).
 
@@ -73,7 +111,9 @@ class RequestReader:
     WebSocket, with the bytes that came behind it.
     """
 
-    def __init__(self, max_header_bytes: int, max_body_bytes: int) -> None:
+    def __init__(
+        self, max_header_bytes: int, max_body_bytes: int, known_heads: KnownHeads | None = None
+    ) -> None:
         self.ready: list[HttpRequest | None] = []
         self.failure: HttpFailure | None = None
         self.upgrade: tuple[HttpRequest, bytes] | None = None
@@ -82,13 +122,20 @@ class RequestReader:
         self.held_bytes = 0
         self._max_header_bytes = max_header_bytes
         self._max_body_bytes = max_body_bytes
+        self._known_heads = known_heads or KnownHeads()
+        self._is_between = True
+        """Whether the parser waits for a request's first byte."""
         self._loose_bytes = 0
         self._reset()
         self._parser = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
         """Take received bytes. Does not raise; look at `ready`, `failure` and `upgrade` afterwards."""
-        begun, held_bytes = self.begun, self.held_bytes
+        begun, held_bytes, is_between = self.begun, self.held_bytes, self._is_between
+        if is_between and (known := self._known_heads.request(data)) is not None:
+            self.begun += 1
+            self.ready.append(known)
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -98,6 +145,10 @@ class RequestReader:
                 self.failure = HttpFailure(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
         else:
             self._check_loose(begun, len(data) + held_bytes - self.held_bytes)
+            if is_between and self._is_between and self.begun == begun + 1:
+                request = self.ready[-1]
+                if request is not None:
+                    self._known_heads.learn(data, request)
 
     def _check_loose(self, begun: int, loose_bytes: int) -> None:
         """Bound what is no body and reaches no callback: a header or trailer line that never ends."""
@@ -146,6 +197,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self._reset()
+        self._is_between = False
         self.phase = Phase.HEADER
         self.begun += 1
 
@@ -195,6 +247,7 @@ class RequestReader:
         keep_alive = self._parser.should_keep_alive()
         if keep_alive and b"connection" in headers and self._parser.get_http_version() == "1.0":
             keep_alive = False
+        self._is_between = keep_alive
         return HttpRequest(self._parser.get_method(), self._target, headers, body, keep_alive)
 
 

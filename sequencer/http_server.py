@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from sequencer.http_connection import Connection
-from sequencer.http_protocol import JSON_TYPE, Answers
+from sequencer.http_protocol import JSON_TYPE, Answers, KnownHeads
 from sequencer.jsonrpc import Dispatcher, OnFault, Subscriber
 from sequencer.reactor import Reactor
 from sequencer.server_limits import ServerLimits
@@ -103,6 +103,7 @@ class Server:
         self.limits = limits
         self.flusher = Flusher()
         self.reactor = Reactor()
+        self.known_heads = KnownHeads()
         self.answers = Answers(app.allowed_origins)
         self.answers.set_time(int(time.time()))
         self.rpc_paths = frozenset(path.encode() for path in app.rpc_paths)

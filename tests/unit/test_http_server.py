@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import socket
@@ -14,6 +15,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from sequencer.errors import ErrorCode
+from sequencer.http_protocol import KnownHeads, RequestReader
 from sequencer.http_server import network_of
 from sequencer.server_limits import ServerLimits
 from tests.unit.server_fixture import Client, call, post, running, unread_socket
@@ -548,3 +550,49 @@ def test_networks() -> None:
 
 def test_json_helper_is_what_clients_send() -> None:
     assert json.loads(echo("x")) == {"jsonrpc": "2.0", "id": 1, "method": "echo", "params": ["x"]}
+
+
+def test_known_heads_change_nothing_but_the_work() -> None:
+    """iHTTP_004: whatever heads are known, the same requests are read, however the bytes are cut."""
+    known = KnownHeads()
+    plain, pair = post(b'{"a":1}'), post(b'{"b":2}') + post(b"{}")
+    special = [
+        post(b"{}", Connection="close"),
+        post(b"{}", Expect="100-continue"),
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+    rng = random.Random(SEED)
+    for _ in range(300):
+        data = b"".join(rng.choice([plain, plain, pair, *special[1:]]) for _ in range(rng.randint(1, 4)))
+        data += rng.choice([b"", special[0], b"\r\n" + plain, b"garbage\r\n\r\n"])
+        cuts = sorted(rng.randrange(len(data)) for _ in range(rng.choice([0, 0, 1, 3])))
+        pieces = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)])] + [plain]
+        found = []
+        for heads in (known, KnownHeads()):
+            reader = RequestReader(4096, 4096, heads)
+            for piece in pieces:
+                if reader.failure is None:
+                    reader.feed(piece)
+            requests = [
+                each and (each.method, each.target, each.headers, each.body, each.keep_alive)
+                for each in reader.ready
+            ]
+            found.append((requests, reader.failure, reader.phase, reader.begun, reader.held_bytes))
+        assert found[0] == found[1]
+    assert known.request(plain) is not None
+    for each in (plain + b" ", plain[:-1], post(b'{"a":1}', Host="y"), *special):
+        assert known.request(each) is None
+
+
+def test_known_heads_are_bounded() -> None:
+    known = KnownHeads()
+    reader = RequestReader(4096, 4096, known)
+    for number in range(3 * KnownHeads.MAX_HEADS):
+        reader.feed(post(b"{}", f"/{number}"))
+    assert known.request(post(b"{}", f"/{number}")) is not None
+    assert known.request(post(b"{}", "/0")) is None
+    reader.feed(post(b"{}", "/long", X_Long="x" * KnownHeads.MAX_HEAD_BYTES))
+    assert known.request(post(b"{}", "/long", X_Long="x" * KnownHeads.MAX_HEAD_BYTES)) is None
+    assert len(reader.ready) == 3 * KnownHeads.MAX_HEADS + 1
