@@ -1,12 +1,29 @@
-"""Processes for work that holds the interpreter; each ends when its owner does, however that ends."""
+"""Processes for work that holds the interpreter; each ends when its owner does, however that ends.
+
+And what makes a busy process of ours faster, in one place.
+"""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from threading import Thread
+
+GC_THRESHOLDS = (50_000, 50, 100)
+
+
+def collect_seldom() -> None:
+    """For a process whose objects are many, live long and hold hardly a cycle.
+
+    Looking for cycles as often as Python does by default takes a seventh of a node's event loop under load,
+    an eighth of a verifier's time, and half of decoding's.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def worker_process() -> ProcessPoolExecutor:
@@ -21,6 +38,7 @@ def worker_process() -> ProcessPoolExecutor:
 def _serve_only_the_parent() -> None:
     """An owner that is killed cannot shut anything down, and the queues of a pool do not tell of its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    collect_seldom()
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -17,6 +17,7 @@ from l1_bridge.client import connect
 from l1_bridge.keys import Signer
 from l1_bridge.rollup import RollupContract
 from l1_bridge.verifier import VerifiedBatch, Verifier
+from l1_bridge.workers import collect_seldom
 from sequencer import logs
 from sequencer.bridge import NodeBridge
 from sequencer.config import L1Section, NodeConfig, VerifierConfig
@@ -65,6 +66,7 @@ async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> N
     logs.configure(config.verifier.log_level, "console")
     if not config.l1.url:
         raise ConfigError("l1.url: a verifier reads L1; set it, or STRADDLE_L1_URL")
+    collect_seldom()
     client, transport = connect(config.l1.url)
     node = connect(config.verifier.node_url) if config.verifier.node_url else None
     with closing(transport):

@@ -16,7 +16,6 @@ told so. Unknown errors are never survived.
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import time
@@ -31,6 +30,7 @@ import trio
 
 from l1_bridge.inbox import InboxDiverged
 from l1_bridge.keys import KeyRefused
+from l1_bridge.workers import collect_seldom
 from sequencer import logs
 from sequencer.admin import admin_methods, load_token
 from sequencer.api import public_methods
@@ -63,9 +63,6 @@ from state.store_records import StoredBatch
 
 SWITCH_INTERVAL_S = 0.0005
 """A worker thread that comes back from the disk waits at most this long for a busy event loop."""
-GC_THRESHOLDS = (50_000, 50, 100)
-"""Leaves and blocks live long and hold no cycles; looking for some as often as Python does by default takes a
-seventh of the event loop's time under load."""
 SIGNATURE_WORKERS = 1
 READ_THREADS = 4
 RECENT_BLOCKS = 256
@@ -447,9 +444,7 @@ class Node:
 def _tune_interpreter() -> None:
     """For a process that is a node and little else."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collect_seldom()
 
 
 def root_cause(error: BaseException) -> BaseException | None:

@@ -28,7 +28,7 @@ BENCHES = {
     "root": "tools.bench_root:bench_root",
     "codec": "tools.bench_codec:bench_codec",
     "l1_cost": "tools.bench_l1:bench_l1_cost",
-    "verify": "tools.bench_l1:bench_verify",
+    "verify": "tools.bench_verify:bench_verify",
     "recovery": "tools.bench_store:bench_recovery",
 }
 
