@@ -12,7 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from l1_bridge.anvil import Anvil
+from l1_bridge.anvil import Anvil, AnvilMissing
 from l1_bridge.client import RpcClient, connect
 from l1_bridge.deploy import (
     DeployConfig,
@@ -27,6 +27,7 @@ from l1_bridge.deploy import (
 )
 from l1_bridge.embedded import EmbeddedL1
 from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, address_of, devnet_signer
+from sequencer.cli_support import CliError
 from state.genesis import GENESIS_ROOT
 from state.leaves import Instrument
 from state.units import MAX_SIZE_ULOTS
@@ -78,13 +79,13 @@ class Devnet:
 async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[Devnet]:
     """`l1` is `embedded`, `anvil`, or the URL of a development chain's node; ends what it started.
 
-    Raises KeyRefused for any other chain, AnvilMissing, L1Unavailable.
+    Raises KeyRefused for any other chain, CliError without anvil, L1Unavailable.
     """
     with ExitStack() as stack:
         if l1 == "embedded":
             url = stack.enter_context(EmbeddedL1()).url
         elif l1 == "anvil":
-            url = stack.enter_context(Anvil(block_time_s=1, options=("--mixed-mining",))).url
+            url = stack.enter_context(_anvil()).url
         else:
             url = l1
         client, transport = connect(url)
@@ -110,6 +111,13 @@ async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[D
         await govern(governor, deployment.inbox_address, messages)
         sequencer = Trader("sequencer")
         yield Devnet(url, client, governor, deployment, publishers, sequencer.secret, DEVNET_KEYS[POSTER])
+
+
+def _anvil() -> Anvil:
+    try:
+        return Anvil(block_time_s=1, options=("--mixed-mining",))
+    except AnvilMissing as error:
+        raise CliError(str(error)) from None
 
 
 def perpetual(spec: MarketSpec) -> Instrument:

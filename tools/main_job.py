@@ -8,25 +8,27 @@ Makefile); exit status 0 means that all of it held.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
+import typer
 from rich.console import Console
 
 from l1_bridge.abi import contract
 from l1_bridge.keys import address_of
 from l1_bridge.rollup import RollupContract
 from l1_bridge.withdrawals import Claim, claim, is_paid, wait_final
+from sequencer.cli_support import CliError, exits_cleanly
 from sequencer.client import NodeClient, NodeError
 from state.actions import Withdraw
 from state.eip712 import Domain
@@ -85,11 +87,11 @@ class Job:
         self.display = Display(self.progress, console)
         self._ports = _free_port(), _free_port()
         self._url = f"http://127.0.0.1:{self._ports[0]}"
+        self._tape = _tape(options)
 
     async def run(self) -> dict[str, Any]:
-        """The summary. Raises ServiceFailed, TapeError, ValueError, L1Error."""
-        tape = self._tape()
-        specs = _specs(tape)
+        """The summary. Raises ServiceFailed, L1Error, KeyRefused."""
+        specs = _specs(self._tape)
         makers = {spec.underlying: Trader(f"maker {spec.underlying}") for spec in specs}
         takers = [Trader(f"taker {number}") for number in range(TAKERS)]
         _empty(RUN_DIR)
@@ -109,7 +111,7 @@ class Job:
                     trio.open_nursery() as nursery,
                 ):
                     nursery.start_soon(self._watch, (node, log), (verifier, verifier_log))
-                    flow = await self._trade(devnet, specs, makers, takers, tape)
+                    flow = await self._trade(devnet, specs, makers, takers)
                     summary = await self._settle(devnet, flow, takers[0])
                     self._report(summary)
                     if self.options.duration_s is None:
@@ -123,7 +125,6 @@ class Job:
         specs: list[MarketSpec],
         makers: dict[str, Trader],
         takers: list[Trader],
-        tape: list[TapeTrade],
     ) -> Flow:
         traders = [*makers.values(), *takers]
         self.progress.stage = f"depositing for {len(traders)} traders"
@@ -141,7 +142,7 @@ class Job:
         self.display.flow = flow
         self.progress.stage = "trading"
         with trio.move_on_after(self.options.duration_s or float("inf")):
-            await flow.replay(tape)
+            await flow.replay(self._tape)
         return flow
 
     async def _settle(self, devnet: Devnet, flow: Flow, trader: Trader) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class Job:
             recipient=recipient,
             amount_uusd=WITHDRAWAL_UUSD,
         )
-        with trio.fail_after(SETTLE_TIMEOUT_S):
+        with _within(SETTLE_TIMEOUT_S, self.progress):
             async with NodeClient(self._url) as client:
                 (receipt,) = await flow.send(client, [(trader, action)])
                 if isinstance(receipt, NodeError):
@@ -267,25 +268,33 @@ class Job:
     def _on_verified(self, batch: dict[str, Any]) -> None:
         self.progress.verified[batch["batch"]] = batch
 
-    def _tape(self) -> list[TapeTrade]:
-        path = self.options.tape
-        trades: Iterable[TapeTrade] = (
-            read_tape(path) if path else synthetic_tape(SYNTHETIC_SEED, SYNTHETIC_TRADES)
-        )
-        found = list(trades)
-        if not found:
-            raise ValueError(f"TAPE={path}: no trades to replay")
-        return found
-
     def _report(self, summary: dict[str, Any]) -> None:
         if self.options.json:
             self.options.json.write_text(json.dumps(summary, indent=1) + "\n")
         self.display.report(summary)
 
 
+def _tape(options: Options) -> list[TapeTrade]:
+    """Raises TapeError for a file that is not a tape, or an empty one."""
+    path = options.tape
+    found = list(read_tape(path) if path else synthetic_tape(SYNTHETIC_SEED, SYNTHETIC_TRADES))
+    if not found:
+        raise TapeError(f"TAPE={path}: no trades to replay")
+    return found
+
+
 def _empty(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
+
+
+@contextlib.contextmanager
+def _within(seconds: float, progress: Progress) -> Iterator[None]:
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError:
+        raise ServiceFailed(f"not done within {seconds:g} s: {progress.stage}") from None
 
 
 def _specs(tape: list[TapeTrade]) -> list[MarketSpec]:
@@ -313,18 +322,17 @@ def held(summary: dict[str, Any]) -> bool:
     )
 
 
-def main() -> int:
-    console = Console(stderr=False)
+@exits_cleanly
+def main() -> None:
+    """Runs the main job; options come from the environment."""
     try:
         options = Options.of(dict(os.environ))
-        summary = trio.run(Job(options, console).run)
-    except (ServiceFailed, TapeError, ValueError) as error:
-        console.print(f"[red]{error}[/]")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0 if held(summary) else 1
+        job = Job(options, Console())
+    except ValueError as error:
+        raise CliError(str(error)) from None
+    if not held(trio.run(job.run)):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import trio
 
+from sequencer.cli_support import CliError
 from sequencer.client import NodeClient, NodeUnreachable
 from tools.devnet import Devnet
 
@@ -21,7 +22,7 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 40
 
 
-class ServiceFailed(Exception):
+class ServiceFailed(CliError):
     """A child process ended when it should not have; the message says where its log is."""
 
 
