@@ -38,6 +38,8 @@ DEADLINE_S = 300
 MAX_FEE_UUSD = 100_000_000
 ARRAY = 50
 SPREAD_TICKS = 20
+LONGEST_THOUGHT_S = 0.06
+"""Of a trader between two requests: every receipt is asked for again after every crash, which adds up."""
 NOTHING_SENT = ("DRAINING", "BUSY")
 """Answers that promise neither execution nor refusal."""
 
@@ -120,6 +122,7 @@ class Crowd:
     async def _trade_as(self, trader: Trader) -> None:
         async with NodeClient(self.url) as client:
             while True:
+                await trio.sleep(self.random.uniform(0, LONGEST_THOUGHT_S))
                 actions = [self._action(trader) for _ in range(self.random.randint(1, 6))]
                 if not await self._send(client, [self._flow.signed(trader, each) for each in actions]):
                     return
