@@ -1,8 +1,9 @@
-"""`python -m tools.bench_store`: what durability costs, and how opening grows with the journal.
+"""`python -m tools.bench_store`: what durability costs, how opening grows with the journal, and memory.
 
 Stated, not limited: the journal's blocks a second with one fdatasync for each group of blocks; opening and
 reading a journal of some lengths (blocks of 20 orders at 80 bytes, as a busy 50 ms gives); one checkpoint of
-10,000 leaves. All in a temporary directory, so on whatever disk that is (TMPDIR chooses).
+10,000 leaves; restarts that execute everything again, and memory (`tools.bench_restart`). All in a temporary
+directory, so on whatever disk that is (TMPDIR chooses).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from state.journal_format import Identity
 from state.store import LEAF, Store
 from state.store_records import JournalBatch, JournalBlock, StoredBatch, StoredBlock
+from tools.bench_restart import memory_figures, restart_figure
 from tools.figure import Figure
 
 IDENTITY = Identity(31337, b"\x11" * 20, b"\x22" * 32)
@@ -21,8 +23,9 @@ ORDERS_PER_BLOCK = 20
 BYTES_PER_ORDER = 80
 GROUPS = (1, 10)
 SYNCS = 300
-LENGTHS = (1_000, 10_000, 100_000)
+LENGTHS = (1_000, 10_000)
 BLOCKS_PER_SEGMENT = 1_000
+RESTART_ORDERS = (1_000, 10_000, 100_000)
 CHECKPOINT_LEAVES = 10_000
 LEAF_BYTES = 100
 
@@ -100,10 +103,12 @@ def checkpoint_figure() -> Figure:
 
 
 def bench_recovery() -> list[Figure]:
-    """All figures of the journal and the database; executing the blocks again comes on top."""
+    """All figures of the journal and the database, of restarting, and of memory."""
     figures = [figure for group in GROUPS for figure in append_figures(group)]
     figures += [figure for length in LENGTHS for figure in open_figures(length)]
-    return [*figures, checkpoint_figure()]
+    figures.append(checkpoint_figure())
+    figures += [restart_figure(orders) for orders in RESTART_ORDERS]
+    return figures + memory_figures()
 
 
 if __name__ == "__main__":
