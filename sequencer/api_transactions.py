@@ -1,7 +1,7 @@
 """Sending transactions, and everything one wants to know before sending: fees, simulation, signatures.
 
-The hot path is `straddle_sendTransactionSync`: parameters are decoded once by msgspec into the wire types,
-the answer is one Struct encoded once, and between them nothing waits in a task of its own.
+The hot path is `straddle_sendTransactionSync`: its parameters go to a worker process as they came, the answer
+is one Struct encoded once, and between them nothing waits in a task of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from msgspec import Meta
 
 from l1_bridge.batch import priced_markets
 from sequencer.api_context import ApiContext
+from sequencer.checking import SendParams, Sent, rejection
 from sequencer.errors import ErrorCode, RpcError
-from sequencer.ingress import Sent, rejection
 from sequencer.jsonrpc import Context, Deferred, Method
 from sequencer.receipts import OperationView, Receipt, hex_of, operation_view
 from state import eip712, keys, wire
@@ -39,12 +39,6 @@ SEND_ERRORS = (
     ErrorCode.BAD_SIGNATURE,
     ErrorCode.WRONG_SIGNER,
 )
-
-
-class SendParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`transaction`: the signed action as JSON, or its canonical msgpack as 0x-hex."""
-
-    transaction: Sent
 
 
 class SendManyParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,6 +159,7 @@ class TransactionApi:
                 lambda params, _: self._ingress.submit(params.transaction, False),
                 "Take a signed action; answers with its hash when it waits for a block.",
                 errors=SEND_ERRORS,
+                undecoded=lambda params: self._ingress.submit_params(params, False),
             ),
             Method(
                 "straddle_sendTransactionSync",
@@ -173,6 +168,7 @@ class TransactionApi:
                 lambda params, _: self._ingress.submit(params.transaction, True),
                 "Take a signed action; answers with its signed receipt when its block is durable.",
                 errors=SEND_ERRORS,
+                undecoded=lambda params: self._ingress.submit_params(params, True),
             ),
             Method(
                 "straddle_sendTransactions",

@@ -1,50 +1,62 @@
-"""From a client's JSON to the mempool: decode, digest, find out who signed, check, admit.
+"""From a client's bytes to the mempool: what is it, who signed it, may they, admit.
 
-Checks run from cheap to dear: shape, limits of the mempool, deadline; then the signature, in batches beside
-the event loop (`recovery`); then whether the signer may act for the account. What passes is almost certainly
-going to be executed; the transition checks everything again, in order, and has the last word.
+What needs no state is found out beside the event loop (`recovery`, `checking`): the content, the hashes, the
+signer. Before it come the bounds, after it the deadline, idempotency, and whether the signer may act for the
+account. What passes is almost certainly going to be executed; the transition checks everything again, in
+order, and has the last word.
 
 - iINGRESS_001 Resending a transaction is idempotent by its hash: while it is on its way the new caller joins
   those who wait, afterwards the receipt answers, also after a restart.
 - iINGRESS_002 Everybody who waits is answered exactly once: with a hash, a receipt, or why there is none.
-- iINGRESS_003 At most `max_unchecked` transactions wait for their signature check; further ones answer BUSY.
+- iINGRESS_003 At most `max_unchecked` transactions, and MAX_UNREAD_BYTES, wait for their check; further ones
+  answer BUSY.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import msgspec
+
+from sequencer.checking import (
+    Answer,
+    Checked,
+    Pairs,
+    Params,
+    Refused,
+    Sent,
+    Signed,
+    decode_sent,
+    digest_of,
+    rejection,
+)
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Deferred
 from sequencer.markets import Markets
 from sequencer.mempool import Full, Mempool, Pending
 from sequencer.ordering import OrderingClass, place_in_order
 from sequencer.receipts import Receipt, Receipts, hex_of
-from sequencer.recovery import Recovery, Signers
-from state import keys, wire
+from sequencer.recovery import Recovery
+from state import keys
 from state.actions import Action, OracleUpdate, SignedAction, Transaction
-from state.eip712 import Domain, action_digest, report_digest, transaction_hash, update_hash
+from state.eip712 import Domain, report_digest, transaction_hash, update_hash
 from state.errors import RejectCode, Rejected
 from state.view import StateView
-from state.wire_msgpack import decode_msgpack
 
-Sent = wire.SignedActionJson | str
-"""A transaction as clients send it: JSON, or 0x-hex of its canonical msgpack."""
-
-MESSAGES = {
-    RejectCode.WRONG_SIGNER: "the signer may not act for this account",
-    RejectCode.DEADLINE_EXPIRED: "the deadline has passed",
-    RejectCode.UNKNOWN_ACCOUNT: "there is no such account",
-    RejectCode.UNKNOWN_INSTRUMENT: "there is no such instrument",
-}
+MAX_UNREAD_BYTES: Final = 64 << 20
+"""Of parameters that wait for a worker to read them."""
 
 
-def rejection(rejected: Rejected) -> RpcError:
-    """The transition's or a check's no as a JSON-RPC error."""
-    code = rejected.code
-    message = MESSAGES.get(code, code.name.lower().replace("_", " "))
-    return RpcError.rejected(int(code), code.name, message, rejected.data)
+class Unread:
+    """Parameters of a call on their way through a worker, and who waits for what they are."""
+
+    __slots__ = ("deferred", "length", "until_sealed")
+
+    def __init__(self, until_sealed: bool, length: int) -> None:
+        self.deferred: Deferred[Any] = Deferred()
+        self.until_sealed = until_sealed
+        self.length = length
 
 
 class Ingress:
@@ -79,42 +91,44 @@ class Ingress:
         self._now_ms = now_ms
         self._on_admitted = on_admitted
         self._on_rejected = on_rejected
-        self._recovery: Recovery[Pending]
+        self._recovery: Recovery[Pending | Unread]
         self._unchecked = 0
+        self._unread: set[Unread] = set()
+        self._unread_bytes = 0
         self._arrivals = 0
 
-    def use_recovery(self, recovery: Recovery[Pending]) -> None:
-        """Signatures are checked by `recovery`, which must answer to `recovered`."""
+    def use_recovery(self, recovery: Recovery[Pending | Unread]) -> None:
+        """Checks are made by `recovery`, which must answer to `checked`."""
         self._recovery = recovery
 
     @property
     def unchecked(self) -> int:
-        """Transactions that wait for their signature check."""
+        """Transactions that wait for their check."""
         return self._unchecked
 
     def decode(self, sent: Sent) -> SignedAction:
-        """The signed action that a client sent.
-
-        Raises RpcError INVALID_PARAMS with path, expected and got, BAD_SIGNATURE, or UNKNOWN_INSTRUMENT.
-        """
-        try:
-            if isinstance(sent, str):
-                return decode_msgpack(_bytes_of(sent))
-            return wire.to_signed_action(sent, self._markets.number_of)
-        except wire.WireError as error:
-            data = {"path": error.path, "expected": error.expected, "got": error.got}
-            raise RpcError(ErrorCode.INVALID_PARAMS, f"invalid transaction: {error}", data) from None
-        except Rejected as rejected:
-            if rejected.code is RejectCode.BAD_SIGNATURE:
-                raise RpcError(ErrorCode.BAD_SIGNATURE, data=rejected.data) from None
-            raise rejection(rejected) from None
+        """The signed action that a client sent. Raises as `checking.decode_sent`."""
+        return decode_sent(sent, self._markets.number_of)
 
     def digest(self, action: Action) -> bytes:
         """What the trader signed. Raises RpcError UNKNOWN_INSTRUMENT."""
-        try:
-            return action_digest(self.domain, action, self._markets.name_hash_of)
-        except KeyError as error:
-            raise rejection(Rejected(RejectCode.UNKNOWN_INSTRUMENT, market=str(error))) from None
+        return digest_of(self.domain, action, self._markets.name_hash_of)
+
+    def submit_params(self, params: msgspec.Raw, until_sealed: bool) -> Deferred[Any]:
+        """As `submit`, for the undecoded `SendParams` of a call. Raises RpcError DRAINING, PAUSED, BUSY."""
+        if self.closed is not None:
+            raise RpcError(self.closed)
+        json = bytes(params)
+        length = len(json)
+        if self._unread_bytes + length > MAX_UNREAD_BYTES:
+            raise RpcError(ErrorCode.BUSY, data={"queue": "unread bytes", "limit": MAX_UNREAD_BYTES})
+        self._check_room(None)
+        unread = Unread(until_sealed, length)
+        self._unread.add(unread)
+        self._unread_bytes += length
+        self._unchecked += 1
+        self._recovery.submit(unread, Params(json))
+        return unread.deferred
 
     def submit(self, sent: Sent, until_sealed: bool) -> Any:
         """Takes a signed action; returns a Deferred of its receipt (or its hash, unless `until_sealed`).
@@ -135,18 +149,14 @@ class Ingress:
             now_s = self._now_ms() // 1000
             if action.deadline_s < now_s:
                 return self._late(found, action.deadline_s, now_s, until_sealed)
-            self._arrivals += 1
-            pending = Pending(
-                signed,
-                digest,
-                found,
-                action.account,
-                action.deadline_s,
-                place_in_order(signed),
-                self._arrivals,
-            )
+            pending = self._pending(signed, digest, found, place_in_order(signed))
             self._begin(pending, digest + signed.signature)
         return self._wait(pending, until_sealed)
+
+    def _pending(self, signed: SignedAction, digest: bytes, found: bytes, place: tuple[int, int]) -> Pending:
+        self._arrivals += 1
+        action = signed.action
+        return Pending(signed, digest, found, action.account, action.deadline_s, place, self._arrivals)
 
     def submit_update(self, update: OracleUpdate, until_sealed: bool) -> Any:
         """As `submit`, for publishers' reports."""
@@ -171,13 +181,64 @@ class Ingress:
             self._begin(pending, b"".join(pairs))
         return self._wait(pending, until_sealed)
 
-    def recovered(self, pending: Pending, signers: Signers) -> None:
-        """The signature check's answer: admit the transaction, or say why not."""
+    def checked(self, item: Pending | Unread, answer: Answer) -> None:
+        """A check's answer: admit the transaction, or say why not."""
         self._unchecked -= 1
-        pending.transaction = Transaction(pending.payload, signers, pending.hash)
+        if type(item) is Pending:
+            assert type(answer) is Signed
+            item.transaction = Transaction(item.payload, answer.signers, item.hash)
+            self._admit(item)
+            return
+        assert type(item) is Unread
+        self._unread.discard(item)
+        self._unread_bytes -= item.length
+        deferred = item.deferred
+        if deferred.settled:  # the node has stopped meanwhile
+            return
+        if type(answer) is Refused:
+            deferred.fail(answer.error())
+            return
+        assert type(answer) is Checked
+        try:
+            self._take(answer, item)
+        except RpcError as error:
+            deferred.fail(error)
+
+    def _take(self, answer: Checked, unread: Unread) -> None:
+        """A transaction that a worker has read. Raises RpcError when it is too late."""
+        found, until_sealed = answer.hash, unread.until_sealed
+        pending = self.in_flight.get(found)
+        if pending is None:
+            if self._receipts.is_recent(found):
+                unread.deferred.resolve(self._known(found, until_sealed))
+                return
+            deadline_s = answer.payload.action.deadline_s
+            now_s = self._now_ms() // 1000
+            if deadline_s < now_s:
+                unread.deferred.resolve(self._late(found, deadline_s, now_s, until_sealed))
+                return
+            pending = self._pending(answer.payload, answer.digest, found, answer.place)
+            pending.transaction = Transaction(answer.payload, answer.signers, found)
+            self.in_flight[found] = pending
+            self._join(pending, unread)
+            self._admit(pending)
+        else:
+            self._join(pending, unread)
+
+    def _join(self, pending: Pending, unread: Unread) -> None:
+        """Whoever sent it waits for what becomes of the transaction."""
+        if unread.until_sealed:
+            pending.sealed.append(unread.deferred)
+        elif pending.accepted is None:
+            unread.deferred.resolve(hex_of(pending.hash))
+        else:
+            pending.accepted.append(unread.deferred)
+
+    def _admit(self, pending: Pending) -> None:
+        """To the mempool, if the signer may and there is room; else its senders are told."""
         try:
             if pending.account:
-                self._check_signer(pending, signers[0])
+                self._check_signer(pending, pending.transaction.signers[0])
             self._mempool.add(pending)
         except Full as full:
             self.fail(pending, busy(full))
@@ -228,17 +289,24 @@ class Ingress:
         """The node stops without sealing these."""
         for pending in list(self.in_flight.values()):
             self.fail(pending, error)
+        for unread in self._unread:
+            unread.deferred.fail(error)
+        self._unread.clear()
 
     def _begin(self, pending: Pending, pairs: bytes) -> None:
+        self._check_room(pending.account)
+        self._unchecked += 1
+        self.in_flight[pending.hash] = pending
+        self._recovery.submit(pending, Pairs(pairs))
+
+    def _check_room(self, account: int | None) -> None:
+        """Raises RpcError BUSY."""
         if self._unchecked >= self._max_unchecked:
             raise RpcError(ErrorCode.BUSY, data={"queue": "signatures", "limit": self._max_unchecked})
         try:
-            self._mempool.check_room(pending.account)
+            self._mempool.check_room(account)
         except Full as full:
             raise busy(full) from None
-        self._unchecked += 1
-        self.in_flight[pending.hash] = pending
-        self._recovery.submit(pending, pairs)
 
     def _wait(self, pending: Pending, until_sealed: bool) -> Any:
         deferred: Deferred[Any] = Deferred()
@@ -284,12 +352,3 @@ class Ingress:
 
 def busy(full: Full) -> RpcError:
     return RpcError(ErrorCode.BUSY, data={"queue": f"mempool ({full.what})", "limit": full.limit})
-
-
-def _bytes_of(text: str) -> bytes:
-    try:
-        if text.startswith("0x"):
-            return bytes.fromhex(text[2:])
-    except ValueError:
-        pass
-    raise wire.WireError("$", "an object, or msgpack as 0x-hex", "another string")

@@ -140,6 +140,8 @@ class Method(Generic[P]):
     summary: str
     description: str = ""
     errors: tuple[ErrorCode, ...] = ()
+    undecoded: Callable[[msgspec.Raw], Deferred[Any]] | None = None
+    """Takes the JSON text of the parameters in the handler's place, and has `params` validated elsewhere."""
     decoder: ParamsDecoder[P] = field(init=False, repr=False, compare=False)
     is_async: bool = field(init=False, repr=False, compare=False)
 
@@ -314,9 +316,11 @@ class Dispatcher:
         if method is None:
             name = request.method[:64]
             raise RpcError(ErrorCode.METHOD_NOT_FOUND, f"there is no method {name!r}", {"method": name})
-        params = method.decoder.decode(request.params)
         if self.in_flight >= self._max_in_flight:
             raise RpcError(ErrorCode.BUSY, data={"limit": self._max_in_flight})
+        if method.undecoded is not None:
+            return method.undecoded(request.params)
+        params = method.decoder.decode(request.params)
         if not method.is_async:
             return method.handler(params, context)
         deferred: Deferred[Any] = Deferred()

@@ -7,6 +7,7 @@ names or ticks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from state import keys, leaves
 from state.hashing import keccak
@@ -53,6 +54,12 @@ class Markets:
             underlying = leaf.underlying.rstrip(b"\0").decode("ascii")
             listed = Listed(market, name, keccak(name.encode()), underlying, leaf)
             self.by_number[market] = self.by_name[name] = listed
+
+    def names_from(self, count: int) -> list[str]:
+        """The names of the instruments after the first `count`, in the order of their numbers."""
+        if count == len(self.by_number):
+            return []
+        return [listed.name for listed in islice(self.by_number.values(), count, None)]
 
     def number_of(self, name: str) -> int:
         """Raises KeyError."""

@@ -85,11 +85,11 @@ class Mempool:
     def __len__(self) -> int:
         return self._count
 
-    def check_room(self, account: int) -> None:
-        """Raises Full when `add` of a transaction of this account would."""
+    def check_room(self, account: int | None) -> None:
+        """Raises Full when `add` of a transaction of this account (None: of any account) would."""
         if self._count >= self._max_transactions:
             raise Full("total", self._max_transactions)
-        if self._per_account.get(account, 0) >= self._max_per_account:
+        if account is not None and self._per_account.get(account, 0) >= self._max_per_account:
             raise Full("account", self._max_per_account)
 
     def add(self, pending: Pending) -> None:

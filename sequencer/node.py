@@ -44,7 +44,7 @@ from sequencer.executor import Executor, Inbox
 from sequencer.feed import Feed, FeedLimits
 from sequencer.health import Health
 from sequencer.http_server import App, Server, serve
-from sequencer.ingress import Ingress
+from sequencer.ingress import Ingress, Unread
 from sequencer.jsonrpc import Dispatcher, Method, Registry
 from sequencer.l1_link import Bridge, L1Link
 from sequencer.market_data import MarketData
@@ -225,7 +225,9 @@ class Node:
             on_admitted=lambda: self.executor.wake(),
             on_rejected=lambda code: self.metrics.rejected(Counter((code,))),
         )
-        self.recovery: ProcessRecovery[Pending] = ProcessRecovery(SIGNATURE_WORKERS, self.ingress.recovered)
+        self.recovery: ProcessRecovery[Pending | Unread] = ProcessRecovery(
+            SIGNATURE_WORKERS, self.domain, machine.markets.names_from, self.ingress.checked
+        )
         self.ingress.use_recovery(self.recovery)
         self.sealer = Sealer(
             opened.store,

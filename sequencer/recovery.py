@@ -1,12 +1,13 @@
-"""Signature checks beside the event loop: batches of digests to worker processes, addresses back.
+"""Checks beside the event loop: batches of signed transactions to worker processes, answers back.
 
 Why processes: coincurve frees the GIL during one recovery only, and a thread that comes back from one waits a
 whole switch interval for a busy main thread. Measured with a main thread that is always busy: 200 recoveries
 a second with the default interval of 5 ms, 4,500 at 50 us (and the main thread slowed by it), against 10,000
-alone; a process keeps the 10,000 and costs the main thread a pipe write and read for each batch.
+alone; a process keeps the 10,000 and costs the main thread a pipe write and read for each batch. And what a
+process does besides (`checking`: decoding, hashing), the event loop is spared.
 
 What arrived while the last batch was being checked forms the next one, so batches grow with load and an idle
-node answers at once. What the workers read and write stands in `recovery_worker`.
+node answers at once.
 """
 
 from __future__ import annotations
@@ -14,23 +15,30 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
+import msgspec
 import trio
 
-from sequencer.recovery_worker import COUNT, PAIR_BYTES, RESULT_BYTES
-from state.eip712 import recover
+from sequencer.checking import Answer, Checker, Pairs, Task, Work
+from sequencer.recovery_worker import LENGTH
+from state.eip712 import Domain
 
 MAX_BATCH: Final = 64
-"""Signatures of one batch: a few milliseconds of work."""
+"""Tasks of one batch: a few milliseconds of work."""
+MAX_BATCH_BYTES: Final = 1 << 17
 BATCHES_AHEAD: Final = 3
 """Batches a worker may have, so that it never waits for the event loop."""
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
-Signers = tuple[bytes | None, ...]
+NamesFrom = Callable[[int], Sequence[str]]
+"""Names of the instruments after the first so many, in the order of their numbers."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Answer]).decode
 
 
 class WorkerDied(Exception):
@@ -38,44 +46,60 @@ class WorkerDied(Exception):
 
 
 class Recovery(Protocol[Item_contra]):
-    """Finds out who signed. `submit` returns at once; the receiver given at construction gets the answer."""
+    """Checks. `submit` returns at once; the receiver given at construction gets the answer."""
 
-    def submit(self, item: Item_contra, pairs: bytes) -> None:
-        """`pairs` is `digest | signature` of each signature that `item` has, 96 bytes each."""
+    def submit(self, item: Item_contra, task: Task) -> None:
+        """`item` is what the answer will be given with."""
 
 
 class InlineRecovery(Generic[Item]):
-    """Recovers at once, in the caller: for tests and tools."""
+    """Checks at once, in the caller: for tests and tools."""
 
-    def __init__(self, on_recovered: Callable[[Item, Signers], None]) -> None:
-        self._on_recovered = on_recovered
+    def __init__(
+        self, domain: Domain, names_from: NamesFrom, on_checked: Callable[[Item, Answer], None]
+    ) -> None:
+        self._checker = Checker(domain)
+        self._names_from = names_from
+        self._known = 0
+        self._on_checked = on_checked
 
-    def submit(self, item: Item, pairs: bytes) -> None:
-        found = (
-            recover(pairs[at : at + 32], pairs[at + 32 : at + 96]) for at in range(0, len(pairs), PAIR_BYTES)
-        )
-        self._on_recovered(item, tuple(found))
+    def submit(self, item: Item, task: Task) -> None:
+        names = self._names_from(self._known)
+        self._known += len(names)
+        self._checker.learn(names)
+        self._on_checked(item, self._checker.answer(task))
 
 
 class ProcessRecovery(Generic[Item]):
-    """Recovers in `workers` child processes, which `run` owns.
+    """Checks in `workers` child processes, which `run` owns.
 
-    `on_recovered(item, signers)` is called in the trio thread. Items submitted before `run` has started wait.
+    `on_checked(item, answer)` is called in the trio thread. Items submitted before `run` has started wait.
     """
 
-    def __init__(self, workers: int, on_recovered: Callable[[Item, Signers], None]) -> None:
+    def __init__(
+        self,
+        workers: int,
+        domain: Domain,
+        names_from: NamesFrom,
+        on_checked: Callable[[Item, Answer], None],
+    ) -> None:
         self._workers = workers
-        self._on_recovered = on_recovered
-        self._waiting: deque[tuple[Item, bytes]] = deque()
+        self._domain = domain
+        self._names_from = names_from
+        self._on_checked = on_checked
+        self._waiting: deque[tuple[Item, Task]] = deque()
         self._lot = trio.lowlevel.ParkingLot()
 
-    def submit(self, item: Item, pairs: bytes) -> None:
-        self._waiting.append((item, pairs))
-        self._lot.unpark()
+    def submit(self, item: Item, task: Task) -> None:
+        self._waiting.append((item, task))
+        if self._lot:
+            self._lot.unpark()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; kills its children on the way out. Raises WorkerDied."""
-        command = [sys.executable, "-m", "sequencer.recovery_worker"]
+        domain = self._domain
+        arguments = [str(domain.chain_id), domain.contract.hex()]
+        command = [sys.executable, "-m", "sequencer.recovery_worker", *arguments]
         async with trio.open_nursery() as nursery:
             for _ in range(self._workers):
                 run_process = partial(
@@ -86,35 +110,41 @@ class ProcessRecovery(Generic[Item]):
                     deliver_cancel=_kill,
                 )
                 process: trio.Process = await nursery.start(run_process, command)
-                ahead: deque[list[tuple[Item, bytes]]] = deque()
+                ahead: deque[list[Item]] = deque()
                 room = trio.Semaphore(BATCHES_AHEAD)
                 nursery.start_soon(self._feed, process, ahead, room)
                 nursery.start_soon(self._collect, process, ahead, room)
             task_status.started()
 
-    async def _feed(
-        self, process: trio.Process, ahead: deque[list[tuple[Item, bytes]]], room: trio.Semaphore
-    ) -> None:
+    async def _feed(self, process: trio.Process, ahead: deque[list[Item]], room: trio.Semaphore) -> None:
         assert process.stdin is not None
+        known = 0
         while True:
             await room.acquire()
             while not self._waiting:
                 await self._lot.park()
-            batch: list[tuple[Item, bytes]] = []
-            total = 0
-            while self._waiting and total < MAX_BATCH * PAIR_BYTES:
-                batch.append(self._waiting.popleft())
-                total += len(batch[-1][1])
-            ahead.append(batch)
-            body = b"".join([pairs for _, pairs in batch])
+            items, tasks = self._next_batch()
+            ahead.append(items)
+            names = self._names_from(known)
+            known += len(names)
+            message = _encode(Work(names, tasks))
             try:
-                await process.stdin.send_all(COUNT.pack(total // PAIR_BYTES) + body)
+                await process.stdin.send_all(LENGTH.pack(len(message)) + message)
             except trio.BrokenResourceError:
                 raise WorkerDied("a signature worker closed its input") from None
 
-    async def _collect(
-        self, process: trio.Process, ahead: deque[list[tuple[Item, bytes]]], room: trio.Semaphore
-    ) -> None:
+    def _next_batch(self) -> tuple[list[Item], list[Task]]:
+        items: list[Item] = []
+        tasks: list[Task] = []
+        total = 0
+        while self._waiting and len(tasks) < MAX_BATCH and total < MAX_BATCH_BYTES:
+            item, task = self._waiting.popleft()
+            items.append(item)
+            tasks.append(task)
+            total += len(task.data) if isinstance(task, Pairs) else len(task.json)
+        return items, tasks
+
+    async def _collect(self, process: trio.Process, ahead: deque[list[Item]], room: trio.Semaphore) -> None:
         assert process.stdout is not None
         data = b""
         while True:
@@ -122,29 +152,15 @@ class ProcessRecovery(Generic[Item]):
             if not received:
                 raise WorkerDied("a signature worker ended")
             data += received
-            while ahead:
-                batch = ahead[0]
-                size = sum(len(pairs) for _, pairs in batch) // PAIR_BYTES * RESULT_BYTES
-                if len(data) < size:
+            while len(data) >= LENGTH.size:
+                end = LENGTH.size + LENGTH.unpack_from(data)[0]
+                if len(data) < end:
                     break
-                ahead.popleft()
+                answers = _decode(memoryview(data)[LENGTH.size : end])
+                data = data[end:]
                 room.release()
-                self._deliver(batch, data)
-                data = data[size:]
-
-    def _deliver(self, batch: list[tuple[Item, bytes]], data: bytes) -> None:
-        at = 0
-        for item, pairs in batch:
-            if len(pairs) == PAIR_BYTES:
-                signers: Signers = (data[at + 1 : at + 21] if data[at] else None,)
-                at += RESULT_BYTES
-            else:
-                end = at + len(pairs) // PAIR_BYTES * RESULT_BYTES
-                signers = tuple(
-                    data[i + 1 : i + 21] if data[i] else None for i in range(at, end, RESULT_BYTES)
-                )
-                at = end
-            self._on_recovered(item, signers)
+                for item, answer in zip(ahead.popleft(), answers, strict=True):
+                    self._on_checked(item, answer)
 
 
 async def _kill(process: trio.Process) -> None:

@@ -1,8 +1,9 @@
-"""A signature worker: one child process of the node (see `recovery`), which knows nothing and keeps nothing.
+"""A signature worker: one child process of the node (see `recovery`), which has no state but instruments' names.
 
-It reads `count u32 | count * (digest 32, signature 64)` from its standard input and answers with
-`count * (found u8, address 20)` on its standard output. It ends when its input ends, so none outlives the
-node, and ignores signals sent to the whole group, so that a drain after Ctrl-C can still check what it has.
+`python -m sequencer.recovery_worker CHAIN_ID CONTRACT` reads messages from its standard input and answers
+each on its standard output: `length u32 | msgpack`, of `checking.Work` and of a list of its tasks' answers.
+It ends when its input ends, so none outlives the node, and ignores signals sent to the whole group, so that
+a drain after Ctrl-C can still check what it has.
 """
 
 from __future__ import annotations
@@ -12,30 +13,35 @@ import sys
 from struct import Struct
 from typing import BinaryIO, Final
 
-from state.eip712 import recover
+import msgspec
 
-COUNT: Final = Struct(">I")
-PAIR_BYTES: Final = 96
-RESULT_BYTES: Final = 21
+from sequencer.checking import Checker, Work
+from state.eip712 import Domain
+
+LENGTH: Final = Struct(">I")
 
 
-def work(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answers batches until `source` ends."""
-    nobody = bytes(RESULT_BYTES)
-    while len(head := source.read(COUNT.size)) == COUNT.size:
-        (count,) = COUNT.unpack(head)
-        body = source.read(count * PAIR_BYTES)
-        if len(body) != count * PAIR_BYTES:
+def work(checker: Checker, source: BinaryIO, sink: BinaryIO) -> None:
+    """Answers messages until `source` ends."""
+    decode = msgspec.msgpack.Decoder(Work).decode
+    encode = msgspec.msgpack.Encoder().encode
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
+        (length,) = LENGTH.unpack(head)
+        body = source.read(length)
+        if len(body) != length:
             return
-        answers = []
-        for at in range(0, len(body), PAIR_BYTES):
-            signer = recover(body[at : at + 32], body[at + 32 : at + PAIR_BYTES])
-            answers.append(b"\x01" + signer if signer else nobody)
-        sink.write(b"".join(answers))
+        message = decode(body)
+        checker.learn(message.names)
+        answer = encode([checker.answer(task) for task in message.tasks])
+        sink.write(LENGTH.pack(len(answer)) + answer)
         sink.flush()
 
 
-if __name__ == "__main__":
+def main(chain_id: str, contract: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    work(sys.stdin.buffer, sys.stdout.buffer)
+    work(Checker(Domain(int(chain_id), bytes.fromhex(contract))), sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

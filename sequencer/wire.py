@@ -163,7 +163,8 @@ class Flusher:
         if not wire.dirty:
             wire.dirty = True
             self._dirty.append(wire)
-            self._lot.unpark()
+            if self._lot:
+                self._lot.unpark()
 
     async def run(self) -> None:
         """The flusher's task; runs until cancelled, and lets others run between groups of wires."""

@@ -5,6 +5,8 @@ a market is its number here and its name in what a wallet signs (`eip712`). All 
 below 2^64; the decoders enforce that, the transition enforces the tighter bounds of `units`.
 
 Every action names the account it acts for, and carries its replay nonce, its deadline and what it may cost.
+
+Between processes of a node they travel as msgpack arrays tagged by kind; that is no form of the protocol.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Scope(IntEnum):
     TRADE = 1
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, array_like=True):
     market: int
     side: Side
     kind: OrderKind
@@ -58,12 +60,12 @@ class Order(msgspec.Struct, frozen=True):
     self_trade: SelfTrade = SelfTrade.CANCEL_MAKER
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(msgspec.Struct, frozen=True, array_like=True):
     market: int
     order_id: int
 
 
-class Replacement(msgspec.Struct, frozen=True):
+class Replacement(msgspec.Struct, frozen=True, array_like=True):
     market: int
     order_id: int
     price_uusd: int
@@ -71,7 +73,7 @@ class Replacement(msgspec.Struct, frozen=True):
     """The new total, counting what was already filled; at or below that the order is cancelled."""
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     account: int
     nonce: int
     deadline_s: int
@@ -79,29 +81,29 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     priority_bid_uusd: int = 0
 
 
-class PlaceOrder(Envelope, frozen=True, kw_only=True):
+class PlaceOrder(Envelope, frozen=True, kw_only=True, tag=1):
     KIND: ClassVar[int] = 1
     order: Order
 
 
-class CancelOrder(Envelope, frozen=True, kw_only=True):
+class CancelOrder(Envelope, frozen=True, kw_only=True, tag=2):
     KIND: ClassVar[int] = 2
     cancel: Cancel
 
 
-class CancelAll(Envelope, frozen=True, kw_only=True):
+class CancelAll(Envelope, frozen=True, kw_only=True, tag=3):
     """Cancels all open orders of the account in one market, or everywhere when `market` is 0."""
 
     KIND: ClassVar[int] = 3
     market: int = 0
 
 
-class ReplaceOrder(Envelope, frozen=True, kw_only=True):
+class ReplaceOrder(Envelope, frozen=True, kw_only=True, tag=4):
     KIND: ClassVar[int] = 4
     replacement: Replacement
 
 
-class BulkOrders(Envelope, frozen=True, kw_only=True):
+class BulkOrders(Envelope, frozen=True, kw_only=True, tag=5):
     """Up to 64 operations under one signature, executed as listed: cancels, replacements, places."""
 
     KIND: ClassVar[int] = 5
@@ -110,31 +112,31 @@ class BulkOrders(Envelope, frozen=True, kw_only=True):
     orders: tuple[Order, ...] = ()
 
 
-class Transfer(Envelope, frozen=True, kw_only=True):
+class Transfer(Envelope, frozen=True, kw_only=True, tag=6):
     KIND: ClassVar[int] = 6
     to_account: int
     amount_uusd: int
 
 
-class Withdraw(Envelope, frozen=True, kw_only=True):
+class Withdraw(Envelope, frozen=True, kw_only=True, tag=7):
     KIND: ClassVar[int] = 7
     recipient: bytes
     amount_uusd: int
 
 
-class AuthorizeSessionKey(Envelope, frozen=True, kw_only=True):
+class AuthorizeSessionKey(Envelope, frozen=True, kw_only=True, tag=8):
     KIND: ClassVar[int] = 8
     key: bytes
     scope: Scope
     expiry_s: int
 
 
-class RevokeSessionKey(Envelope, frozen=True, kw_only=True):
+class RevokeSessionKey(Envelope, frozen=True, kw_only=True, tag=9):
     KIND: ClassVar[int] = 9
     key: bytes
 
 
-class CancelAllAfter(Envelope, frozen=True, kw_only=True):
+class CancelAllAfter(Envelope, frozen=True, kw_only=True, tag=10):
     """Dead-man switch: cancel everything `timeout_s` from now unless refreshed; 0 switches it off."""
 
     KIND: ClassVar[int] = 10
@@ -174,7 +176,7 @@ class OracleUpdate(msgspec.Struct, frozen=True):
     reports: tuple[OracleReport, ...]
 
 
-class SignedAction(msgspec.Struct, frozen=True):
+class SignedAction(msgspec.Struct, frozen=True, array_like=True):
     action: Action
     signature: bytes
     """64 bytes, EIP-2098: r, then s with the parity in its top bit."""

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 import trio
 
+from sequencer.checking import Checker, Params, Task
 from sequencer.config import BatchesSection, BlocksSection
 from sequencer.conservation import Books, ConservationError
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import Executor, Inbox
-from sequencer.ingress import Ingress
+from sequencer.ingress import MAX_UNREAD_BYTES, Ingress, Unread
 from sequencer.jsonrpc import Deferred
 from sequencer.machine import ClosedBatch, ExecutedBlock, Machine
 from sequencer.mempool import Mempool, Pending
@@ -79,7 +80,9 @@ class Bench:
             on_admitted=lambda: self.executor.wake(),
             on_rejected=lambda code: None,
         )
-        recovery: InlineRecovery[Pending] = InlineRecovery(self.ingress.recovered)
+        recovery: InlineRecovery[Pending | Unread] = InlineRecovery(
+            DOMAIN, self.machine.markets.names_from, self.ingress.checked
+        )
         self.ingress.use_recovery(recovery)
         self.inbox = Inbox(64)
         self.executor = Executor(
@@ -315,18 +318,71 @@ async def test_ingress_is_bounded_before_signatures_are_checked(
     """iINGRESS_003: signatures that nobody has checked yet count."""
 
     class Never:
-        def submit(self, item: Pending, pairs: bytes) -> None:
+        def submit(self, item: Pending | Unread, task: Task) -> None:
             pass
 
     async with opened() as bench:
         bench.ingress.use_recovery(Never())
-        for _ in range(100):
+        unread = bench.ingress.submit_params(msgspec.Raw(b"[]"), True)
+        for _ in range(99):
             bench.buy()
         with pytest.raises(RpcError) as raised:
             bench.buy()
         assert raised.value.code == ErrorCode.BUSY
+        with pytest.raises(RpcError) as raised:
+            bench.ingress.submit_params(msgspec.Raw(b"[]"), True)
+        assert raised.value.code == ErrorCode.BUSY
         bench.ingress.fail_all(RpcError(ErrorCode.DRAINING))
         assert bench.ingress.in_flight == {}
+        assert outcome_of(unread).code == ErrorCode.DRAINING
+
+
+async def test_unread_parameters_are_bounded_in_bytes(autojump_clock: trio.testing.MockClock) -> None:
+    """iINGRESS_003"""
+    params = msgspec.Raw(b"[" + b" " * (MAX_UNREAD_BYTES // 3) + b"]")
+    asked: list[Unread] = []
+
+    class Later:
+        def submit(self, item: Pending | Unread, task: Task) -> None:
+            assert isinstance(item, Unread)
+            asked.append(item)
+
+    async with opened() as bench:
+        bench.ingress.use_recovery(Later())
+        first = bench.ingress.submit_params(params, True)
+        bench.ingress.submit_params(params, True)
+        with pytest.raises(RpcError) as raised:
+            bench.ingress.submit_params(params, True)
+        assert raised.value.code == ErrorCode.BUSY
+        bench.ingress.checked(asked[0], Checker(DOMAIN).answer(Params(b"[]")))
+        assert outcome_of(first).code == ErrorCode.INVALID_PARAMS
+        bench.ingress.submit_params(params, True)
+        assert bench.ingress.unchecked == 2
+
+
+async def test_parameters_are_read_and_resending_joins(autojump_clock: trio.testing.MockClock) -> None:
+    """iINGRESS_001 and 002, by the way through a worker: in flight, executed, and too late."""
+    async with opened() as bench:
+        deadline_s = bench.now_ms() // 1000 + 60
+        order = Order(MARKET, Side.BUY, OrderKind.LIMIT, PRICE - USD, LOT)
+        action = PlaceOrder(
+            account=1, nonce=1, deadline_s=deadline_s, max_fee_uusd=USD, priority_bid_uusd=0, order=order
+        )
+        late = msgspec.structs.replace(action, nonce=2, deadline_s=1)
+        stranger = signed_json(msgspec.structs.replace(action, nonce=3), bytes([9]) * 32)
+        params = msgspec.Raw(msgspec.json.encode([signed_json(action, OWNER)]))
+        hashes = [bench.ingress.submit_params(params, False) for _ in range(2)]
+        waiting = [bench.ingress.submit_params(params, True) for _ in range(2)]
+        assert outcome_of(hashes[0]) == outcome_of(hashes[1])
+        await trio.sleep(0.2)
+        again = bench.ingress.submit_params(params, True)
+        receipts = [outcome_of(each) for each in (*waiting, again)]
+        assert receipts[0].status == "executed"
+        assert receipts[0].hash == outcome_of(bench.ingress.submit_params(params, False))
+        assert [each.index for each in receipts] == [receipts[0].index] * 3
+        for refused, code in ((signed_json(late, OWNER), "DEADLINE_EXPIRED"), (stranger, "WRONG_SIGNER")):
+            raw = msgspec.Raw(msgspec.json.encode([refused]))
+            assert outcome_of(bench.ingress.submit_params(raw, True)).data["code"] == code
 
 
 async def test_books_balance_and_notice_when_they_do_not(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,25 +1,19 @@
-"""Keys from configuration, and signature recovery in worker processes."""
+"""Keys from configuration."""
 
 from __future__ import annotations
 
-import io
 import json
-import random
 from pathlib import Path
 
 import pytest
-import trio
 from eth_account import Account
 
 from sequencer.config import KeySection
 from sequencer.config_file import ConfigError, Secret
-from sequencer.recovery import InlineRecovery, ProcessRecovery, Signers
-from sequencer.recovery_worker import COUNT, work
 from sequencer.signing import load_key
-from state.eip712 import address_of, recover, sign
+from state.eip712 import address_of, recover
 
 SECRET = b"\x11" * 32
-SEED = 3
 
 
 def test_a_key_from_the_environment_signs_and_hides() -> None:
@@ -53,52 +47,3 @@ def test_what_is_wrong_with_a_key_is_said(section: KeySection, said: str) -> Non
     with pytest.raises(ConfigError) as raised:
         load_key(section, "poster_key")
     assert said in str(raised.value)
-
-
-def signatures(count: int) -> list[tuple[bytes, bytes | None]]:
-    """(digest | signature, expected signer); some are nobody's."""
-    chance = random.Random(SEED)
-    made: list[tuple[bytes, bytes | None]] = []
-    for _ in range(count):
-        digest = chance.randbytes(32)
-        if chance.random() < 0.2:
-            made.append((digest + b"\xff" * 64, None))
-        else:
-            secret = chance.randbytes(32)
-            made.append((digest + sign(digest, secret), address_of(secret)))
-    return made
-
-
-async def test_processes_answer_what_the_inline_check_answers() -> None:
-    expected: dict[int, Signers] = {}
-    inline = InlineRecovery(expected.__setitem__)
-    found: dict[int, Signers] = {}
-    complete = trio.Event()
-
-    def on_recovered(item: int, signers: Signers) -> None:
-        found[item] = signers
-        if len(found) == 60:
-            complete.set()
-
-    made = signatures(180)
-    processes = ProcessRecovery(2, on_recovered)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(processes.run)
-        for item in range(60):  # items of one, two and three signatures
-            pairs = b"".join(pair for pair, _ in made[3 * item : 3 * item + 1 + item % 3])
-            inline.submit(item, pairs)
-            processes.submit(item, pairs)
-        with trio.fail_after(30):
-            await complete.wait()
-        nursery.cancel_scope.cancel()
-    assert found == expected
-    assert expected[2] == tuple(signer for _, signer in made[6:9])
-    assert None in {signer for signers in found.values() for signer in signers}
-
-
-def test_a_worker_ends_when_its_input_ends_within_a_batch() -> None:
-    pair, signer = signatures(1)[0]
-    assert signer is not None
-    sink = io.BytesIO()
-    work(io.BytesIO(COUNT.pack(1) + pair + COUNT.pack(2) + pair), sink)
-    assert sink.getvalue() == b"\x01" + signer
