@@ -1,0 +1,78 @@
+"""Golden vectors of execution: blocks in, leaves and roots out.
+
+A short story that touches every kind of leaf: listing, deposits, trades with fees and funding, a session key,
+a dead-man switch, a withdrawal. A change of `state.json` is a change of the protocol; `python -m
+tests.vectors.state_vectors` writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from state.actions import (
+    AuthorizeSessionKey,
+    BulkOrders,
+    Cancel,
+    CancelAllAfter,
+    Order,
+    OrderKind,
+    Scope,
+    Side,
+    Transfer,
+    Withdraw,
+)
+from state.eip712 import header_hash
+from state.proofs import LeafData, subtree_hash
+from tools.exchange import COIN, USD, Exchange, standard_exchange
+
+FILE = Path(__file__).parent / "state.json"
+
+
+def story() -> Exchange:
+    """The exchange after the story."""
+    exchange = standard_exchange(traders=3, markets=2)
+    exchange.place(1, 1, Side.SELL, 1_001 * USD, 5 * COIN)
+    exchange.place(2, 1, Side.BUY, 1_002 * USD, 2 * COIN)
+    exchange.place(3, 2, Side.BUY, 1_990 * USD, 3 * COIN, OrderKind.POST_ONLY)
+    exchange.now_ms += 1_800_000
+    exchange.report(
+        {f"C{n}": n * 1_000 * USD for n in (1, 2)} | {f"C{n}-PERPETUAL": n * 1_003 * USD for n in (1, 2)}
+    )
+    orders = (
+        Order(1, Side.BUY, OrderKind.LIMIT, 990 * USD, COIN),
+        Order(2, Side.SELL, OrderKind.IMMEDIATE_OR_CANCEL, 1_985 * USD, COIN),
+    )
+    exchange.act(BulkOrders, 2, cancels=(Cancel(1, 64 * 7),), orders=orders)
+    exchange.act(
+        AuthorizeSessionKey, 1, key=b"\x77" * 20, scope=Scope.TRADE, expiry_s=exchange.now_ms // 1_000 + 60
+    )
+    exchange.act(CancelAllAfter, 3, timeout_s=600)
+    exchange.act(Transfer, 1, to_account=2, amount_uusd=1_234_567)
+    exchange.act(Withdraw, 3, recipient=b"\x99" * 20, amount_uusd=7_654_321)
+    return exchange
+
+
+def build() -> dict[str, Any]:
+    """What the story gives."""
+    exchange = story()
+    leaves = dict(sorted(exchange.leaves().items()))
+    blocks = [
+        {
+            "timestamp_ms": each.header.timestamp_ms,
+            "encoded": each.encoded.hex(),
+            "hash": header_hash(each.header).hex(),
+        }
+        for each in exchange.results
+    ]
+    root = subtree_hash([LeafData(key, value) for key, value in leaves.items()])
+    return {
+        "blocks": blocks,
+        "leaves": {key.hex(): value.hex() for key, value in leaves.items()},
+        "root": root.hex(),
+    }
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(build(), indent=1) + "\n")
