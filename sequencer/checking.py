@@ -22,7 +22,7 @@ from sequencer.ordering import place_in_order
 from sequencer.rpc_params import ParamsDecoder
 from state import wire
 from state.actions import Action, SignedAction
-from state.eip712 import Domain, action_digest, recover, transaction_hash
+from state.eip712 import Domain, Recoverer, action_digest, transaction_hash
 from state.errors import RejectCode, Rejected
 from state.hashing import keccak
 from state.wire_msgpack import decode_msgpack
@@ -134,10 +134,11 @@ def digest_of(domain: Domain, action: Action, name_hash_of: Callable[[int], byte
 
 
 class Checker:
-    """Does the tasks; knows the domain and, as far as it was told, the instruments' names."""
+    """Does the tasks; knows the domain and, as far as it was told, the instruments' names. For one thread."""
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
+        self._recover = Recoverer().recover
         self._decode = ParamsDecoder(SendParams).decode
         self._numbers: dict[str, int] = {}
         self._name_hashes: dict[int, bytes] = {}
@@ -151,6 +152,7 @@ class Checker:
 
     def answer(self, task: Task) -> Answer:
         """Does not raise."""
+        recover = self._recover
         if type(task) is Pairs:
             data = task.data
             starts = range(0, len(data), PAIR_BYTES)
@@ -168,7 +170,7 @@ class Checker:
         payload = decode_sent(self._decode(json).transaction, self._numbers.__getitem__)
         digest = digest_of(self._domain, payload.action, self._name_hashes.__getitem__)
         signature = payload.signature
-        signers = (recover(digest, signature),)
+        signers = (self._recover(digest, signature),)
         return Checked(payload, digest, transaction_hash(digest, signature), signers, place_in_order(payload))
 
 

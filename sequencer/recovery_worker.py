@@ -1,4 +1,4 @@
-"""A signature worker: one child process of the node (see `recovery`), which has no state but instruments' names.
+"""A signature worker: one child process of the node (see `recovery`), which keeps only instruments' names.
 
 `python -m sequencer.recovery_worker CHAIN_ID CONTRACT` reads messages from its standard input and answers
 each on its standard output: `length u32 | msgpack`, of `checking.Work` and of a list of its tasks' answers.

@@ -199,6 +199,8 @@ _SCOPES = dict(zip(SCOPES, Scope, strict=True))
 
 
 def _number(value: int | str, path: str) -> int:
+    if type(value) is int and value <= MAX_U64:
+        return value
     number = int(value)
     if number > MAX_U64:
         raise WireError(path, "an integer in 0..2^64-1", "a larger one")
@@ -224,14 +226,19 @@ def _signature(text: str) -> bytes:
 
 
 def _order(json: OrderJson, market_of: MarketOf, path: str) -> Order:
+    price, size, expiry = json.price_uusd, json.size_ulots, json.expiry_s
+    if not (type(price) is type(size) is type(expiry) is int and price | size | expiry <= MAX_U64):
+        price = _number(price, path + ".price_uusd")
+        size = _number(size, path + ".size_ulots")
+        expiry = _number(expiry, path + ".expiry_s")
     return Order(
         _market(json.instrument, market_of),
         _SIDES[json.side],
         _KINDS[json.kind],
-        _number(json.price_uusd, path + ".price_uusd"),
-        _number(json.size_ulots, path + ".size_ulots"),
+        price,
+        size,
         json.reduce_only,
-        _number(json.expiry_s, path + ".expiry_s"),
+        expiry,
         _SELF_TRADES[json.self_trade],
     )
 
@@ -256,6 +263,15 @@ def to_action(json: ActionJson, market_of: MarketOf) -> Action:
     deadline_s = _number(json.deadline_s, "$.action.deadline_s")
     max_fee_uusd = _number(json.max_fee_uusd, "$.action.max_fee_uusd")
     priority_bid_uusd = _number(json.priority_bid_uusd, "$.action.priority_bid_uusd")
+    if type(json) is PlaceOrderJson:
+        return PlaceOrder(
+            account=account,
+            nonce=nonce,
+            deadline_s=deadline_s,
+            max_fee_uusd=max_fee_uusd,
+            priority_bid_uusd=priority_bid_uusd,
+            order=_order(json.order, market_of, "$.action.order"),
+        )
     make, own_fields = _ACTIONS[type(json)]
     action: Action = make(
         account=account,
@@ -283,8 +299,8 @@ def _bulk_fields(json: BulkOrdersJson, market_of: MarketOf) -> dict[str, Any]:
     }
 
 
+# All but PlaceOrder, which is most of what comes and has its own way in `to_action`.
 _ACTIONS: dict[type[Any], tuple[Callable[..., Action], Callable[[Any, MarketOf], dict[str, Any]]]] = {
-    PlaceOrderJson: (PlaceOrder, lambda json, of: {"order": _order(json.order, of, "$.action.order")}),
     CancelOrderJson: (CancelOrder, lambda json, of: {"cancel": _cancel(json.cancel, of, "$.action.cancel")}),
     CancelAllJson: (
         CancelAll,

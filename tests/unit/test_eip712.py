@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from state import eip712
 from state.actions import Action, BulkOrders, OracleReport
 from state.eip712 import (
     Domain,
+    Recoverer,
     action_digest,
     address_of,
     header_digest,
@@ -173,6 +175,28 @@ def test_the_other_parity_is_another_signer() -> None:
     digest = keccak(b"digest")
     r, s, parity = _split(sign(digest, SECRET))
     assert recover(digest, _joined(r, s, 1 - parity)) not in (None, address_of(SECRET))
+
+
+def test_a_recoverer_finds_what_recover_finds() -> None:
+    """One after the other, good and bad: nothing is left over from the one before."""
+    rng = random.Random(9)
+    recoverer = Recoverer()
+    made = []
+    for _ in range(200):
+        digest = rng.randbytes(32)
+        signature = sign(digest, rng.randbytes(32))
+        r, rest = signature[:32], signature[32:]
+        made += [
+            (digest, signature),
+            (digest, r + bytes((rest[0] ^ 0x80,)) + rest[1:]),
+            (keccak(digest), signature),
+            (digest, rng.choice([rest + r, rng.randbytes(64), bytes(64), r + bytes(32), bytes(32) + rest])),
+            (digest, signature[: rng.randrange(64)]),
+            (digest[:31], signature),
+        ]
+    expected = [recover(digest, signature) for digest, signature in made]
+    assert [recoverer.recover(digest, signature) for digest, signature in made] == expected
+    assert expected.count(None) > 400
 
 
 def test_recover_many_keeps_order() -> None:
