@@ -1,0 +1,89 @@
+"""The main job as `make run` starts it: a few seconds on each L1, and what wrong options get."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from l1_bridge.anvil import AnvilMissing, find_anvil
+from tools.main_job import held
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {
+    "orders",
+    "rejected",
+    "fills",
+    "blocks",
+    "batches_posted",
+    "roots_verified",
+    "roots_mismatched",
+    "withdrawals_paid",
+    "conservation_ok",
+    "orders_per_s",
+    "ack_ms_p50",
+    "ack_ms_p99",
+    "l1_gas_total",
+    "l1_gas_per_order",
+    "batch_bytes_per_order",
+}
+
+
+def run(**options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.main_job"]
+    environment = os.environ | options
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def anvil_is_there() -> bool:
+    try:
+        find_anvil()
+    except AnvilMissing:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "l1",
+    [
+        "embedded",
+        pytest.param(
+            "anvil", marks=[pytest.mark.anvil, pytest.mark.skipif(not anvil_is_there(), reason="needs anvil")]
+        ),
+    ],
+)
+def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) -> None:
+    tape = tmp_path / "BTCUSDT-trades.csv"
+    rows = [
+        f"{n},{61_000 + n % 7},0.0{1 + n % 5},1,{1_723_161_255_000 + 40 * n},{n % 3 == 0}" for n in range(150)
+    ]
+    tape.write_text("\n".join(rows) + "\n")
+    summary_path = tmp_path / "summary.json"
+    done = run(L1=l1, TAPE=str(tape), DURATION="20", JSON=str(summary_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(summary_path.read_text())
+    assert set(summary) == FIELDS
+    assert held(summary)
+    assert summary["fills"] >= 150
+    assert summary["rejected"] == 0
+    assert not held(summary | {"roots_verified": summary["roots_verified"] - 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("L1", "mainnet", "expected embedded, anvil or a URL"),
+        ("DURATION", "soon", "expected a number of seconds"),
+        ("TAPE", "no-such-file.csv", "there is no such file"),
+        ("TAPE", "Makefile", "columns; expected Binance trades"),
+    ],
+)
+def test_a_wrong_option_is_named(option: str, value: str, says: str) -> None:
+    done = run(**{option: value})
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
