@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 import trio
 from eth_account import Account
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from l1_bridge.client import connect
 from l1_bridge.keys import Signer
 from l1_bridge.rollup import RollupContract
-from l1_bridge.verifier import VerifiedBatch, Verifier
+from l1_bridge.verifier import RootMismatch, VerifiedBatch, Verifier
 from l1_bridge.workers import collect_seldom
 from sequencer import logs
 from sequencer.bridge import NodeBridge
@@ -27,6 +29,8 @@ from sequencer.signing import load_key
 from state.eip712 import Domain
 from state.genesis import GENESIS_ROOT
 
+MISMATCH_SHOWN_S = 30
+"""How long the metric of a wrong root can be scraped before the verifier ends."""
 NO_CONTRACT = bytes(20)
 """In the signing domain of a node that runs without an L1."""
 
@@ -82,11 +86,39 @@ async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> N
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-                await _show(verifier, follow, as_json)
+                with _metrics(verifier, config.verifier.metrics_port) as mismatches:
+                    try:
+                        await _show(verifier, follow, as_json)
+                    except RootMismatch:
+                        mismatches.inc()
+                        if config.verifier.metrics_port:
+                            await trio.sleep(MISMATCH_SHOWN_S)
+                        raise
                 nursery.cancel_scope.cancel()
         finally:
             if node:
                 node[1].close()
+
+
+@contextmanager
+def _metrics(verifier: Verifier, port: int) -> Iterator[Counter]:
+    """Serves the verifier's metrics on the loopback interface, unless `port` is 0. Raises OSError."""
+    registry = CollectorRegistry()
+    verified = Gauge("straddle_verifier_batch", "Last batch whose root is right", registry=registry)
+    verified.set_function(lambda: verifier.verified)
+    away = Gauge("straddle_verifier_l1_away", "1 while L1 does not answer", registry=registry)
+    away.set_function(lambda: bool(verifier.last_error))
+    mismatches = Counter("straddle_verifier_mismatches", "Posted roots that are wrong", registry=registry)
+    if not port:
+        yield mismatches
+        return
+    server, thread = start_http_server(port, "127.0.0.1", registry)
+    try:
+        yield mismatches
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 async def _cancel_on_signal(scope: trio.CancelScope) -> None:

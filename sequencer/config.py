@@ -261,7 +261,7 @@ class VerifierSection:
     node_url: str = ""
     """A node's JSON-RPC URL: on a mismatch its feed tells which transaction first differs."""
     metrics_port: int = 0
-    """Loopback port of the metrics; 0 serves none."""
+    """Loopback port of the metrics; 0 serves none. A wrong root shows for 30 s before the end."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __post_init__(self) -> None:
