@@ -10,16 +10,20 @@ the block itself may list the market. A market that does not exist even then has
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from typing import NamedTuple
+from concurrent.futures import Executor
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
-from l1_bridge.batch import decode_batch
+from l1_bridge.batch import DecodedBatch, decode_batch
 from l1_bridge.workers import worker_process
 from state.actions import OracleUpdate, Payload, Transaction
 from state.eip712 import Domain, action_digest, recover, report_digest, transaction_hash, update_hash
 from state.hashing import keccak
 
 NO_NAME = keccak(b"")
+PARTS = 16
+"""Of a batch. Recovering takes about as long as executing, but not always the same of the two takes longer:
+who executes and would have to wait for signers finds some of them itself."""
 
 
 class Signed(NamedTuple):
@@ -30,6 +34,10 @@ class Signed(NamedTuple):
 
     def transaction(self, payload: Payload) -> Transaction:
         return Transaction(payload, self.signers, self.hash)
+
+
+Recovered: TypeAlias = list[list[Signed | None]]
+"""Of each block, its transactions' signers."""
 
 
 def recover_payload(domain: Domain, payload: Payload, names: Callable[[int], bytes]) -> Signed:
@@ -44,10 +52,22 @@ def recover_payload(domain: Domain, payload: Payload, names: Callable[[int], byt
     return Signed((recover(digest, payload.signature),), transaction_hash(digest, payload.signature))
 
 
-def recover_batch(domain: Domain, data: bytes, names: Mapping[int, bytes]) -> list[list[Signed | None]]:
+@lru_cache(maxsize=2)
+def decoded(data: bytes) -> DecodedBatch:
+    """`decode_batch`, once for all who look at the batch at about the same time in this process."""
+    return decode_batch(data)
+
+
+def recover_batch(domain: Domain, data: bytes, names: Mapping[int, bytes]) -> Recovered:
     """For each block of the batch, its transactions' signers; None where a market has no name yet."""
-    found: list[list[Signed | None]] = []
-    for block in decode_batch(data).blocks:
+    return recover_part(domain, data, names, 0, 1)
+
+
+def recover_part(domain: Domain, data: bytes, names: Mapping[int, bytes], part: int, parts: int) -> Recovered:
+    """`recover_batch` of one of so many about equal runs of blocks."""
+    blocks = decoded(data).blocks
+    found: Recovered = []
+    for block in blocks[part * len(blocks) // parts : (part + 1) * len(blocks) // parts]:
         signed: list[Signed | None] = []
         for payload in block.transactions:
             try:
@@ -58,18 +78,33 @@ def recover_batch(domain: Domain, data: bytes, names: Mapping[int, bytes]) -> li
     return found
 
 
+class Recovering:
+    """The signers of one batch, on their way from a `RecoveryProcess`."""
+
+    def __init__(self, domain: Domain, data: bytes, names: Mapping[int, bytes], pool: Executor) -> None:
+        self._arguments = domain, data, dict(names)
+        self._parts = [pool.submit(recover_part, *self._arguments, part, PARTS) for part in range(PARTS)]
+
+    def result(self) -> Recovered:
+        """Waits for them; does not wait idly, but takes over, from the last on, what is not begun there."""
+        own: dict[int, Recovered] = {}
+        for part in reversed(range(PARTS)):
+            if self._parts[part].cancel():
+                own[part] = recover_part(*self._arguments, part, PARTS)
+        found = (own[part] if part in own else self._parts[part].result() for part in range(PARTS))
+        return [block for blocks in found for block in blocks]
+
+
 class RecoveryProcess:
     """One process that recovers batches in the order they are given. Call `close` when done."""
 
     def __init__(self) -> None:
         self._pool = worker_process()
 
-    def submit(
-        self, domain: Domain, data: bytes, names: Mapping[int, bytes]
-    ) -> Future[list[list[Signed | None]]]:
-        """`recover_batch` over there."""
-        return self._pool.submit(recover_batch, domain, data, dict(names))
+    def submit(self, domain: Domain, data: bytes, names: Mapping[int, bytes]) -> Recovering:
+        """`recover_batch` over there, and where its result will be."""
+        return Recovering(domain, data, names, self._pool)
 
     def close(self) -> None:
-        """Ends the process; waits for the batch under way."""
+        """Ends the process; waits for the work under way."""
         self._pool.shutdown(cancel_futures=True)

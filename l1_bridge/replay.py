@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from l1_bridge.batch import BatchBlock, BatchHead, decode_batch
+from l1_bridge.batch import BatchBlock, BatchHead
 from l1_bridge.derivation import Cursor, DerivedBatch
-from l1_bridge.recovery import NO_NAME, Signed, recover_payload
+from l1_bridge.recovery import NO_NAME, Signed, decoded, recover_payload
 from state.actions import Transaction
 from state.block import BlockResult, InvalidBlock, L1Message, MessageKind, OrderedBlock
 from state.cache import CachedState
@@ -109,16 +109,16 @@ class Replay:
     def execute(self, derived: DerivedBatch, signed: Sequence[Sequence[Signed | None]]) -> Replayed:
         """Executes a batch in memory. `keep` writes it; if that is not wanted, close and open again."""
         data = derived.data
-        decoded = decode_batch(data)
-        head = decoded.head
+        batch = decoded(data)
+        head = batch.head
         results: list[BlockResult] = []
-        end = decoded.head_bytes
+        end = batch.head_bytes
         if head is None or not self._opened(head):
             void_batch(self._view, len(data))
             end = 0
         else:
             available = list(derived.messages)
-            for block, recovered in zip(decoded.blocks, signed, strict=True):
+            for block, recovered in zip(batch.blocks, signed, strict=True):
                 if block.messages > len(available):
                     break
                 messages = tuple(available[: block.messages])
@@ -132,7 +132,7 @@ class Replay:
                     break
                 del available[: block.messages]
                 end = block.end
-            close_batch(self._view, decoded.head_bytes, len(data) - end)
+            close_batch(self._view, batch.head_bytes, len(data) - end)
         root = self._tree.update(self._view.take_dirty())
         count = sum(len(result.results) for result in results)
         replayed = Replayed(root, tuple(results), count, len(data) - end)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import trio
 from l1_bridge.blobs import KzgWorker
 from l1_bridge.client import RpcClient
 from l1_bridge.derivation import BlobSource, Derivation, DerivedBatch, HistoryChanged
-from l1_bridge.recovery import RecoveryProcess, Signed, recover_batch
+from l1_bridge.recovery import Recovering, RecoveryProcess, recover_batch
 from l1_bridge.replay import Replay, Replayed, state_directory
 from l1_bridge.rollup import RollupContract, RollupInfo
 from l1_bridge.types import L1Error, L1Refused, L1Unavailable
@@ -70,13 +69,10 @@ class RootMismatch(Exception):
         self.difference = difference
 
 
-Recovered = list[list[Signed | None]]
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     derived: DerivedBatch
-    signed: Future[Recovered] | None
+    signed: Recovering | None
 
 
 class Verifier:

@@ -16,17 +16,16 @@ import gc
 import tempfile
 import time
 from collections import deque
-from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from l1_bridge.batch import MAX_BATCH_BYTES, BatchBlock, decode_batch
 from l1_bridge.derivation import DerivedBatch
-from l1_bridge.recovery import RecoveryProcess, recover_batch, recover_payload
+from l1_bridge.recovery import Recovered, Recovering, RecoveryProcess, recover_batch, recover_payload
 from l1_bridge.replay import Replay
 from l1_bridge.rollup import BatchEvent
-from l1_bridge.verifier import BATCHES_AHEAD, Recovered
+from l1_bridge.verifier import BATCHES_AHEAD
 from l1_bridge.workers import collect_seldom
 from sequencer.committer import BOOKS, stored_batch
 from sequencer.config import StoreSection
@@ -111,7 +110,7 @@ def replayed(batches: list[DerivedBatch], setup: int, path: Path, beside: bool) 
         if recovery:
             recovery.submit(DOMAIN, batches[0].data, {}).result()  # it has started
         waiting = deque(batches[setup:])
-        ahead: deque[Future[Recovered]] = deque()
+        ahead: deque[Recovering] = deque()
         orders, executing, begin, cpu_begin = 0, 0.0, time.perf_counter(), time.process_time()
         for derived in batches[setup:]:
             while recovery and waiting and len(ahead) <= BATCHES_AHEAD:
