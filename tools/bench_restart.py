@@ -67,9 +67,7 @@ MARK_UUSD = 60_000_000_000
 CASH_UUSD = 10**10
 DEPTH_TICKS = 2_000
 CROWD = 100_000
-FIVE_LEAVES = (
-    "account, owner index, position, order and its index; a node keeps what store.clean_leaves allows"
-)
+FIVE_LEAVES = "account, owner, position, order and its index; store.clean_leaves bounds it in a node"
 CHILD_TIMEOUT_S = 300
 UNBOUNDED_LEAVES = 10**8
 """So that nothing is evicted while a crowd is weighed."""
