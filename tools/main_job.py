@@ -85,7 +85,7 @@ class Job:
         self.console = console
         self.progress = Progress()
         self.display = Display(self.progress, console)
-        self._ports = _free_port(), _free_port()
+        self._ports = _free_port(8645), _free_port(8646)
         self._url = f"http://127.0.0.1:{self._ports[0]}"
         self._tape = _tape(options)
 
@@ -304,9 +304,14 @@ def _specs(tape: list[TapeTrade]) -> list[MarketSpec]:
     return [spec_for(underlying, price) for underlying, price in sorted(first.items())]
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """`wanted`, the command line's default, or any other port when that is taken."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
