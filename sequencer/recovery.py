@@ -8,6 +8,9 @@ process does besides (`checking`: decoding, hashing), the event loop is spared.
 
 What arrived while the last batch was being checked forms the next one, so batches grow with load and an idle
 node answers at once.
+
+- iRECOVERY_001 Answers come in the order of submission, however many workers there are: what arrived first
+  stands first in a block.
 """
 
 from __future__ import annotations
@@ -52,6 +55,16 @@ class Recovery(Protocol[Item_contra]):
         """`item` is what the answer will be given with."""
 
 
+class _Batch(Generic[Item]):
+    """Items on their way through a worker; `answers` when they are back."""
+
+    __slots__ = ("answers", "items")
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+        self.answers: list[Answer] | None = None
+
+
 class InlineRecovery(Generic[Item]):
     """Checks at once, in the caller: for tests and tools."""
 
@@ -88,6 +101,8 @@ class ProcessRecovery(Generic[Item]):
         self._names_from = names_from
         self._on_checked = on_checked
         self._waiting: deque[tuple[Item, Task]] = deque()
+        self._batches: deque[_Batch[Item]] = deque()
+        """At all workers, in the order of submission."""
         self._lot = trio.lowlevel.ParkingLot()
 
     def submit(self, item: Item, task: Task) -> None:
@@ -110,13 +125,13 @@ class ProcessRecovery(Generic[Item]):
                     deliver_cancel=_kill,
                 )
                 process: trio.Process = await nursery.start(run_process, command)
-                ahead: deque[list[Item]] = deque()
+                ahead: deque[_Batch[Item]] = deque()
                 room = trio.Semaphore(BATCHES_AHEAD)
                 nursery.start_soon(self._feed, process, ahead, room)
                 nursery.start_soon(self._collect, process, ahead, room)
             task_status.started()
 
-    async def _feed(self, process: trio.Process, ahead: deque[list[Item]], room: trio.Semaphore) -> None:
+    async def _feed(self, process: trio.Process, ahead: deque[_Batch[Item]], room: trio.Semaphore) -> None:
         assert process.stdin is not None
         known = 0
         while True:
@@ -124,7 +139,9 @@ class ProcessRecovery(Generic[Item]):
             while not self._waiting:
                 await self._lot.park()
             items, tasks = self._next_batch()
-            ahead.append(items)
+            batch = _Batch(items)
+            ahead.append(batch)
+            self._batches.append(batch)
             names = self._names_from(known)
             known += len(names)
             message = _encode(Work(names, tasks))
@@ -144,7 +161,7 @@ class ProcessRecovery(Generic[Item]):
             total += len(task.data) if isinstance(task, Pairs) else len(task.json)
         return items, tasks
 
-    async def _collect(self, process: trio.Process, ahead: deque[list[Item]], room: trio.Semaphore) -> None:
+    async def _collect(self, process: trio.Process, ahead: deque[_Batch[Item]], room: trio.Semaphore) -> None:
         assert process.stdout is not None
         data = b""
         while True:
@@ -159,8 +176,15 @@ class ProcessRecovery(Generic[Item]):
                 answers = _decode(memoryview(data)[LENGTH.size : end])
                 data = data[end:]
                 room.release()
-                for item, answer in zip(ahead.popleft(), answers, strict=True):
-                    self._on_checked(item, answer)
+                ahead.popleft().answers = answers
+                self._deliver()
+
+    def _deliver(self) -> None:
+        """Passes on what is back, as far as nothing before it is missing."""
+        batches = self._batches
+        while batches and (answers := batches[0].answers) is not None:
+            for item, answer in zip(batches.popleft().items, answers, strict=True):
+                self._on_checked(item, answer)
 
 
 async def _kill(process: trio.Process) -> None:

@@ -1,6 +1,6 @@
 """The node under load over its public port: orders per second singly, in arrays, in bulk; receipt latency.
 
-Three processes share the machine, as the limits demand: the node, its signature worker, and a load generator
+Four processes share two cores, as the limits demand: the node, its two signature workers, a load generator
 (`tools.load`) that sends orders signed beforehand over keep-alive HTTP. Every order is accepted, executed,
 fsynced and answered with its receipt (`straddle_sendTransactionSync`). Orders are good-till-cancelled limit
 orders within ten ticks of the mark; one in ten is priced to trade, as in the benchmark of the transition.

@@ -157,10 +157,13 @@ async def test_processes_answer_what_the_inline_check_answers() -> None:
         for item, (task, _) in enumerate(made):
             inline.submit(item, task)
             processes.submit(item, task)
+            if item % 9 == 0:
+                await trio.lowlevel.checkpoint()  # so that both workers get batches
         with trio.fail_after(30):
             await complete.wait()
         nursery.cancel_scope.cancel()
     assert found == expected
+    assert list(found) == list(range(len(made)))  # iRECOVERY_001
     for item, (_, answer) in enumerate(made):
         assert answer is None or found[item] == answer
 
