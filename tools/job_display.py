@@ -25,6 +25,7 @@ class Progress:
     status: dict[str, Any] = field(default_factory=dict)
     verified: dict[int, dict[str, Any]] = field(default_factory=dict)
     mismatched: int = 0
+    l1_spent_wei: int = 0
     withdrawals_paid: int = 0
     conservation_ok: bool = False
 
@@ -84,6 +85,7 @@ class Display:
                 ("blocks", f"{status['block_number']:,}"),
                 ("batches closed/posted/final", _slashed(status, "committed", "posted", "finalized")),
             ]
+        facts.append(("L1 spend", f"{self._progress.l1_spent_wei / 10**18:.6f} ETH"))
         facts.append(("roots verified", f"{len(self._progress.verified):,}"))
         return facts
 

@@ -99,6 +99,8 @@ class Job:
         with self.display:
             async with open_devnet(self.options.l1, specs) as devnet:
                 self.progress.stage = "starting node and verifier"
+                poster = address_of(devnet.poster_secret)
+                balance_wei = await devnet.client.balance(poster)
                 config = RUN_DIR / "node.toml"
                 config.write_text(node_config(devnet, RUN_DIR / "node", *self._ports))
                 environment = devnet.node_environment()
@@ -111,6 +113,7 @@ class Job:
                     trio.open_nursery() as nursery,
                 ):
                     nursery.start_soon(self._watch, (node, log), (verifier, verifier_log))
+                    nursery.start_soon(self._watch_spend, devnet, poster, balance_wei)
                     flow = await self._trade(devnet, specs, makers, takers)
                     summary = await self._settle(devnet, flow, takers[0])
                     self._report(summary)
@@ -258,6 +261,12 @@ class Job:
                 self.progress.status = await client.call("straddle_status")
                 self.display.refresh()
                 await trio.sleep(0.25)
+
+    async def _watch_spend(self, devnet: Devnet, poster: bytes, balance_wei: int) -> None:
+        """What the poster has paid: what it had before the node started, less what is left."""
+        while True:
+            self.progress.l1_spent_wei = balance_wei - await devnet.client.balance(poster)
+            await trio.sleep(1)
 
     async def _serve(self) -> None:
         self.progress.stage = f"done; serving at {self._url} until Ctrl-C"
