@@ -16,6 +16,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sockets[sock.fileno()] = sock
         poll.register(sock.fileno(), select.EPOLLIN)
-    idle = list(sockets)
+    idle = deque(sockets)
     started: dict[int, float] = {}
     buffers: dict[int, bytes] = {}
     latencies: list[float] = []
@@ -51,7 +52,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
             due = begin + next_request / rate if rate else now
             if due > now:
                 break
-            fd = idle.pop()
+            fd = idle.popleft()
             sockets[fd].sendall(requests[next_request])
             started[fd] = due
             next_request += 1
