@@ -48,9 +48,10 @@ from tools.market import Trader
 ACCOUNTS = 512
 MARK_UUSD = 60_000_000_000
 BLOCK_INTERVAL_MS = 50
-SINGLE_CONNECTIONS = 512
-ARRAY_CONNECTIONS = 48
-BULK_CONNECTIONS = 24
+SINGLE_CONNECTIONS = 1_000
+LATENCY_CONNECTIONS = 256
+ARRAY_CONNECTIONS = 96
+BULK_CONNECTIONS = 64
 ARRAY = 50
 BULK = 64
 ORDERS = 20_000
@@ -237,7 +238,7 @@ def bench_ack_latency() -> list[Figure]:
     """Receipts at half the single rate, for several batches' length (a batch closes every two seconds)."""
     rate = single_rate() / 2
     with bench_node() as bench:
-        result = bench.load([bench.single() for _ in range(int(rate * 10))], SINGLE_CONNECTIONS, rate)
+        result = bench.load([bench.single() for _ in range(int(rate * 10))], LATENCY_CONNECTIONS, rate)
     note = f"at {rate:,.0f} orders/s over 10 s"
     return [
         Figure("receipt p50", result["p50_ms"], "ms", note=note),
