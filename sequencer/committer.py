@@ -3,7 +3,8 @@
 One batch at a time, in a worker thread: the tree takes the changed leaves, the root goes into the journal,
 the money is counted, and one atomic write moves the database to the end of the batch. Blocks of the next
 batch are executed and sealed meanwhile; the cache keeps the changed leaves in memory until the database
-has them.
+has them. While a batch is open the tree takes slices of its changes already, because the whole of them at
+once would keep the event loop waiting for the interpreter.
 
 - iCOMMIT_001 Money is conserved: over all accounts, cash and position cost, and the pots, add up to the
   collateral. A batch that fails this is not checkpointed, and the node stops.
@@ -12,6 +13,7 @@ has them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -19,7 +21,7 @@ from threading import Lock
 import trio
 
 from sequencer.conservation import Books, ConservationError
-from sequencer.machine import ClosedBatch, Machine
+from sequencer.machine import Changes, ClosedBatch, Machine
 from sequencer.metrics import Metrics
 from sequencer.receipts import Receipts
 from sequencer.sealer import Closed, Sealed
@@ -73,6 +75,7 @@ class Committer:
         self._on_committed = on_committed
         self._blocks: list[StoredBlock] = []
         self._closed: tuple[Closed, list[StoredBlock]] | None = None
+        self._changes: deque[Changes] = deque()
         self._idle = trio.Event()
         self._idle.set()
         self._arrived = trio.Event()
@@ -92,6 +95,16 @@ class Committer:
         self._arrived.set()
 
     @property
+    def wants_changes(self) -> bool:
+        """Whether the open batch's changes so far would be put into the tree at once."""
+        return not self.is_busy and not self._changes
+
+    def prepare(self, changes: Changes) -> None:
+        """Changes of the open batch: put into the tree now, so that less is left when the batch is closed."""
+        self._changes.append(changes)
+        self._arrived.set()
+
+    @property
     def is_busy(self) -> bool:
         """Whether a closed batch is still being written."""
         return not self._idle.is_set()
@@ -107,8 +120,12 @@ class Committer:
             while True:
                 await self._arrived.wait()
                 self._arrived = trio.Event()
-                await self._commit_closed()
-                self._idle.set()
+                while self._changes:
+                    await trio.to_thread.run_sync(self._update, self._changes[0])
+                    self._changes.popleft()
+                if self._closed is not None:
+                    await self._commit_closed()
+                    self._idle.set()
         finally:
             self._idle.set()
 
@@ -119,7 +136,8 @@ class Committer:
         batch = await trio.to_thread.run_sync(self.commit, closed, blocks)
         self._metrics.checkpoint_s.observe(trio.current_time() - begun)
         self._metrics.batches.inc()
-        self._machine.view.release()
+        for _ in closed.batch.changes:
+            self._machine.view.release()
         self._receipts.archived(batch.last_block)
         self._on_committed(batch)
 
@@ -128,13 +146,17 @@ class Committer:
         with self._trees.lock:
             return self._commit(closed, blocks)
 
+    def _update(self, changes: Changes) -> None:
+        with self._trees.lock:
+            self._trees.tree.update(changes)
+
     def _commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
         batch = closed.batch
         tree = self._trees.tree
-        root = tree.update(batch.dirty)
+        root = tree.update(batch.changes[-1])
         self._store.append_root(JournalRoot(batch.number, root))
         try:
-            self._books.take(batch.dirty)
+            self._books.take(batch.dirty())
         except ConservationError:
             self._metrics.conservation_ok.set(0)
             raise

@@ -22,7 +22,7 @@ import trio
 
 from sequencer.config import BatchesSection, BlocksSection
 from sequencer.ingress import Ingress
-from sequencer.machine import ExecutedBlock, Machine
+from sequencer.machine import Changes, ExecutedBlock, Machine
 from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
 from sequencer.sealer import Sealer
@@ -36,6 +36,7 @@ IDLE_LOOK_S = 1.0
 _DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
 
 
+SLICE_S = 0.2
 COST_REPORTS_WAIT_S = 43_200
 """Half of the usual forced delay, so that an idle rollup still reads its queue and posts in time."""
 
@@ -114,6 +115,13 @@ class Closer(Protocol):
     def begin(self) -> None:
         """A batch is closed and on its way."""
 
+    @property
+    def wants_changes(self) -> bool:
+        """Whether it has the time for changes of the open batch."""
+
+    def prepare(self, changes: Changes) -> None:
+        """Changes of the open batch, in order."""
+
 
 class Executor:
     """See the module's text. `now_ms` is the wall clock."""
@@ -149,6 +157,7 @@ class Executor:
         self._close_wanted = False
         self._no_room = False
         self._next_sweep = -math.inf
+        self._next_slice = -math.inf
 
     def wake(self) -> None:
         """There may be work."""
@@ -201,6 +210,14 @@ class Executor:
                 await self._sealer.put(block)
         if self._must_close():
             await self._close_batch()
+        elif self._machine.batch is not None and trio.current_time() >= self._next_slice:
+            self._pass_on_changes()
+
+    def _pass_on_changes(self) -> None:
+        """A slice of the batch's root is computed while the batch is open, not all of it at its end."""
+        if self._closer.wants_changes:
+            self._next_slice = trio.current_time() + SLICE_S
+            self._closer.prepare(self._machine.take_changes())
 
     async def _close_batch(self) -> None:
         self._close_wanted = self._no_room = False

@@ -24,6 +24,8 @@ from state.leaves import Market, System
 from state.transition import BlockExecution, apply_block, close_batch, next_batch, open_batch
 
 Outcome = TransactionResult | Rejected
+Changes = dict[bytes, bytes | None]
+"""Encoded leaves by key; None for those that are gone."""
 HEAD_BYTES_AT_MOST = 512
 """Kept free for a batch's head and a block's start and end; heads with more than some 30 markets are larger,
 and batches with them somewhat larger than asked."""
@@ -44,6 +46,8 @@ class OpenBatch:
     encoded: list[bytes] = field(default_factory=list)
     bytes: int = 0
     """Of its blocks, without the head."""
+    changes: list[Changes] = field(default_factory=list)
+    """Taken from the state so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class ExecutedBlock:
 
 @dataclass(frozen=True, slots=True)
 class ClosedBatch:
-    """A batch that nothing can be added to; `dirty` are the leaves it changed."""
+    """A batch that nothing can be added to."""
 
     number: int
     first_block: int
@@ -67,7 +71,15 @@ class ClosedBatch:
     last_block_hash: bytes
     head: bytes
     data: bytes
-    dirty: dict[bytes, bytes | None]
+    changes: tuple[Changes, ...]
+    """Leaves in the order in which `take_changes` and at last `close` took them."""
+
+    def dirty(self) -> Changes:
+        """All leaves that the batch changed, as they are after it."""
+        merged: Changes = {}
+        for part in self.changes:
+            merged.update(part)
+        return merged
 
 
 class Machine:
@@ -149,8 +161,15 @@ class Machine:
             system.parent_hash,
             head_bytes,
             assemble(head, batch.encoded),
-            self.view.take_dirty(),
+            (*batch.changes, self.view.take_dirty()),
         )
+
+    def take_changes(self) -> Changes:
+        """What changed since the open batch began, or since the last call. It is a bug if none is open."""
+        assert self.batch is not None
+        taken = self.view.take_dirty()
+        self.batch.changes.append(taken)
+        return taken
 
     def _open(self, timestamp_ms: int) -> OpenBatch:
         if self.batch is None:

@@ -111,14 +111,14 @@ class _Replayer:
     def replay_close(self, batch: JournalBatch) -> bytes:
         self.closed = self.machine.close()
         self.table = {}
-        self.root = self.tree.update(self.closed.dirty)
+        self.root = self.tree.update(self.closed.dirty())
         return self.root
 
     def replay_checkpoint(self, batch: JournalBatch, journal_next: int) -> None:
         closed, self.closed = self.closed, None
         assert closed is not None
         try:
-            self.books.take(closed.dirty)
+            self.books.take(closed.dirty())
         except ConservationError as error:
             raise StoreError(StoreCode.DIVERGED, str(self.store.path), str(error)) from error
         blocks = [sealed.stored for sealed in self.unsaved]

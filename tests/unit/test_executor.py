@@ -17,7 +17,7 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import Executor, Inbox
 from sequencer.ingress import MAX_UNREAD_BYTES, Ingress, Unread
 from sequencer.jsonrpc import Deferred
-from sequencer.machine import ClosedBatch, ExecutedBlock, Machine
+from sequencer.machine import Changes, ClosedBatch, ExecutedBlock, Machine
 from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
 from sequencer.receipts import Receipts, Stages
@@ -29,7 +29,7 @@ from state.cache import CachedState, MemorySource
 from state.eip712 import address_of
 from state.errors import RejectCode
 from state.genesis import genesis_leaves
-from state.leaves import Account
+from state.leaves import Account, System
 from tests.integration.node_fixture import (
     DOMAIN,
     LOT,
@@ -65,6 +65,8 @@ class Bench:
         self.items: list[ExecutedBlock | ClosedBatch] = []
         self.times: list[float] = []
         self.busy = False
+        self.takes_slices = False
+        self.slices: list[Changes] = []
         self.idle = trio.Event()
         self.nonce = 0
         self.mempool = Mempool(1_000, 1_000)
@@ -125,6 +127,13 @@ class Bench:
 
     def begin(self) -> None:
         pass
+
+    @property
+    def wants_changes(self) -> bool:
+        return self.takes_slices and not self.busy
+
+    def prepare(self, changes: Changes) -> None:
+        self.slices.append(changes)
 
     async def wait_idle(self) -> None:
         if self.busy:
@@ -385,6 +394,31 @@ async def test_parameters_are_read_and_resending_joins(autojump_clock: trio.test
             assert outcome_of(bench.ingress.submit_params(raw, True)).data["code"] == code
 
 
+@pytest.mark.parametrize("takes_slices", [False, True])
+async def test_a_batch_gives_all_its_changes_whole_or_in_slices(
+    takes_slices: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """iMACHINE_001"""
+    async with opened() as bench:
+        bench.takes_slices = takes_slices
+        for _ in range(4):
+            bench.buy()
+            await trio.sleep(0.3)
+        bench.executor.close_now()
+        await trio.sleep(0.1)
+        (batch,) = bench.closed
+        assert len(bench.slices) == (4 if takes_slices else 0)
+        assert list(batch.changes[:-1]) == bench.slices
+        bench.source.apply(batch.dirty())
+        system = bench.source.get(keys.SYSTEM_KEY)
+        assert system is not None
+        assert System.decode(system).batch_cursor == len(batch.data)
+        orders = bench.source.scan(keys.account_orders_prefix(1))
+        assert len(orders) == 4
+        leaves = tuple(bench.source.leaves.items())
+        assert all(bench.machine.view.get(key).encode() == value for key, value in leaves)
+
+
 async def test_books_balance_and_notice_when_they_do_not(autojump_clock: trio.testing.MockClock) -> None:
     """iCOMMIT_001"""
     async with opened() as bench:
@@ -392,7 +426,7 @@ async def test_books_balance_and_notice_when_they_do_not(autojump_clock: trio.te
         bench.executor.close_now()
         await trio.sleep(0.1)
         books = Books(bench.source.get)
-        dirty = bench.closed[0].dirty
+        dirty = bench.closed[0].dirty()
         books.take(dirty)
         assert books.totals.money_uusd == 1_000_000 * USD - _fees(bench)
         key = keys.account_key(1)
