@@ -169,9 +169,9 @@ def _commit(opened: Opened, root: bytes) -> None:
     """Closes the batch: its root, and everything of the state to the database."""
     closed = opened.machine.close()
     tree = opened.trees.tree
-    if tree.update(closed.dirty) != root:
+    if tree.update(closed.dirty()) != root:
         raise RuntimeError(f"batch {closed.number} comes out with another root than the node's")
-    opened.books.take(closed.dirty)
+    opened.books.take(closed.dirty())
     writes = tree.commit(closed.number) + tree.prune(closed.number)
     blocks = [StoredBlock(n, b"", ()) for n in range(closed.first_block, closed.last_block + 1)]
     meta = {BOOKS: opened.books.encode()}

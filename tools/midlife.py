@@ -229,7 +229,7 @@ class Sequencer:
 
     def _close_batch(self) -> Batch:
         closed = self._machine.close()
-        root = self._tree.update(closed.dirty)
+        root = self._tree.update(closed.dirty())
         proof = self.prove(SYSTEM_KEY)
         inbox_next = System.decode(proof.value).inbox_next
         batch = Batch(
