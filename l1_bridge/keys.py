@@ -11,11 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from state.hashing import keccak
+from state.eip712 import address_of as address_of
 
 DEVNET_CHAIN_IDS = frozenset({31337, 131277322940537})
 """Anvil's and Hardhat's default, and the embedded L1's."""
@@ -40,12 +39,6 @@ DEVNET_KEYS = tuple(
 
 class KeyRefused(Exception):
     """No usable key, or a key that must not be used here."""
-
-
-def address_of(secret: bytes) -> bytes:
-    """The 20-byte address of a secret key."""
-    point = PrivateKey(secret).public_key.format(compressed=False)
-    return keccak(point[1:])[12:]
 
 
 class Signer:

@@ -37,6 +37,7 @@ _DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
 
 
 SLICE_S = 0.2
+"""Between two slices of an open batch's changes to the tree."""
 COST_REPORTS_WAIT_S = 43_200
 """Half of the usual forced delay, so that an idle rollup still reads its queue and posts in time."""
 

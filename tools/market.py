@@ -57,8 +57,7 @@ def spec_for(underlying: str, price_uusd: int) -> MarketSpec:
     tick = 1
     while tick * 10 * 100_000 <= price_uusd:
         tick *= 10
-    lot = max(ULOTS_PER_LOT // tick, 1)
-    return MarketSpec(underlying, tick, max(lot, 1_000))
+    return MarketSpec(underlying, tick, max(ULOTS_PER_LOT // tick, 1_000))
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typer.testing import CliRunner, Result
 from sequencer.cli import app
 from sequencer.client import NodeClient, NodeUnreachable
 from state.eip712 import Domain
+from tests.crash.node_process import free_port
 from tools.devnet import CHALLENGE_WINDOW_S, ROLLUP_CHAIN_ID, Devnet, open_devnet
 from tools.flow import Flow, Listed
 from tools.market import spec_for
@@ -90,12 +90,6 @@ class Desk:
         while True:
             await trio.sleep(0.5)
             await self.devnet.client.raw_request("evm_increaseTime", [2])
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import trio
 
 from l1_bridge.embedded import EmbeddedL1
 from state.genesis import GENESIS_ROOT
+from tests.crash.node_process import free_port
 from tests.integration.bridge_support import connected, deployed
 from tests.integration.test_bridge_embedded import first_batch, post_all, start
 
@@ -27,12 +27,6 @@ def environment(l1_url: str, rollup: str, data_dir: Path) -> dict[str, str]:
         "STRADDLE_L1_POLL_MS": "200",
         "STRADDLE_VERIFIER_DATA_DIR": str(data_dir),
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scraped(port: int) -> str:
