@@ -8,9 +8,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 NODE := $(shell command -v npm 2>/dev/null)
 
-.PHONY: run test lint unit contracts bench clean
+.PHONY: run test lint unit contracts bench compiled clean
 
-run: .venv $(if $(filter anvil,$(L1)),contracts/node_modules)
+run: compiled $(if $(filter anvil,$(L1)),contracts/node_modules)
 	@TAPE="$(TAPE)" L1="$(L1)" DURATION="$(DURATION)" JSON="$(JSON)" $(PY) -m tools.main_job
 
 test: lint unit contracts
@@ -20,8 +20,9 @@ lint: .venv
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-unit: .venv $(if $(NODE),contracts/node_modules)
+unit: compiled $(if $(NODE),contracts/node_modules)
 	$(PY) -m pytest
+	STRADDLE_PURE=1 $(PY) -m pytest -q tests/vectors tests/property tests/unit/test_transition_steps.py
 ifndef NODE
 	@echo "SKIPPED without Node: tests on anvil"
 endif
@@ -36,7 +37,7 @@ else
 	@echo "SKIPPED without Node: Foundry tests, recompiling the contract artifacts, Slither"
 endif
 
-bench: .venv
+bench: compiled
 	$(PY) -m tools.bench
 
 .venv: .venv/.ok
@@ -47,6 +48,10 @@ bench: .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+# The hot modules of state/ as C, where there is a compiler; does nothing when they are current.
+compiled: .venv
+	@$(PY) -m tools.compile_state
+
 contracts/node_modules: contracts/package-lock.json
 	cd contracts && npm ci --silent --no-audit --no-fund
 	@touch $@
@@ -56,4 +61,4 @@ contracts/.slither:
 	$@/bin/python -m pip install --quiet --disable-pip-version-check slither-analyzer==0.11.6 || { rm -rf $@; exit 1; }
 
 clean:
-	rm -rf .venv contracts/.slither contracts/node_modules contracts/out contracts/cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv state/_compiled contracts/.slither contracts/node_modules contracts/out contracts/cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,8 @@ it. Between the two the action makes its own checks, so a refused transaction le
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.actions import Action, AuthorizeSessionKey, CancelAllAfter, Scope, Transfer, Withdraw
 from state.block import OrderEnd
 from state.context import BlockContext
@@ -35,12 +37,12 @@ from state.units import (
 )
 from state.view import StateView
 
-BID_CLASS = 3
-CANCEL_RIGHT = 0
+BID_CLASS: Final = 3
+CANCEL_RIGHT: Final = 0
 """What a session key of any scope may sign."""
-TRADE_RIGHT = 1
-OWNER_RIGHT = 2
-_TOP = NONCE_WINDOW - 1
+TRADE_RIGHT: Final = 1
+OWNER_RIGHT: Final = 2
+_TOP: Final = NONCE_WINDOW - 1
 
 
 def admit(

@@ -5,8 +5,10 @@ of the list of prices, because books are busiest there and the end of a list is 
 """
 
 from bisect import bisect_left, insort
+from typing import Final
 
-_PRICE = slice(6, 14)
+_PRICE: Final = 6
+_END: Final = 14
 """Where an order's key has its price key (state/keys.py)."""
 
 
@@ -25,10 +27,10 @@ class BookSide:
 
     def add(self, key: bytes) -> None:
         """Adds a key; one that is there already stays once."""
-        level = self._levels.get(key[_PRICE])
+        level = self._levels.get(key[_PRICE:_END])
         if level is None:
-            level = self._levels[key[_PRICE]] = [key]
-            price = -int.from_bytes(key[_PRICE], "big")
+            level = self._levels[key[_PRICE:_END]] = [key]
+            price = -int.from_bytes(key[_PRICE:_END], "big")
             place = bisect_left(self._prices, price)
             self._prices.insert(place, price)
             self._best.insert(place, level)
@@ -39,12 +41,12 @@ class BookSide:
 
     def remove(self, key: bytes) -> None:
         """Removes a key that is there."""
-        level = self._levels[key[_PRICE]]
+        level = self._levels[key[_PRICE:_END]]
         if len(level) > 1:
             del level[bisect_left(level, key)]
         else:
-            del self._levels[key[_PRICE]]
-            place = bisect_left(self._prices, -int.from_bytes(key[_PRICE], "big"))
+            del self._levels[key[_PRICE:_END]]
+            place = bisect_left(self._prices, -int.from_bytes(key[_PRICE:_END], "big"))
             del self._prices[place]
             del self._best[place]
 

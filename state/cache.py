@@ -16,15 +16,15 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from state import keys
 from state.book import BookSide
 from state.leaves import Leaf, decode_leaf
 
-_ORDER = keys.ORDER
-_BOOK_PREFIX = 6
-_BUCKET_PREFIX = {
+_ORDER: Final = keys.ORDER
+_BOOK_PREFIX: Final = 6
+_BUCKET_PREFIX: Final = {
     keys.MARKET_NAME: 1,
     keys.INSTRUMENT: 1,
     keys.MARKET: 1,

@@ -10,7 +10,7 @@ shows as IndexError inside and becomes CodecError at the door.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from state.actions import (
     Action,
@@ -104,7 +104,7 @@ def _read_flags(byte: int) -> tuple[Side, OrderKind, bool, SelfTrade] | None:
     return Side(byte & 1), OrderKind(kind), bool(byte & 16), SelfTrade(self_trade)
 
 
-_FLAGS = tuple(_read_flags(byte) for byte in range(256))
+_FLAGS: Final = tuple(_read_flags(byte) for byte in range(256))
 
 
 def _read_order(data: bytes, offset: int, now_s: int, table: Table) -> tuple[Order, int]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from state.units import MAX_NAME_BYTES, MAX_NONCE, OPERATION_BITS
 
-MAX_U64 = 2**64 - 1
-MAX_MARKET = 2**32 - 1
-MAX_TIMESTAMP_MS = 2**48 - 1
+MAX_U64: Final = 2**64 - 1
+MAX_MARKET: Final = 2**32 - 1
+MAX_TIMESTAMP_MS: Final = 2**48 - 1
 """Of a block: far future, and small enough that every distance from it fits a varint."""
-MAX_ORDER_ID = (MAX_NONCE << OPERATION_BITS) | (2**OPERATION_BITS - 1)
-CLOCK_NONCE = 2**40
+MAX_ORDER_ID: Final = (MAX_NONCE << OPERATION_BITS) | (2**OPERATION_BITS - 1)
+CLOCK_NONCE: Final = 2**40
 """Nonces from here on are taken for clock readings (in ms: since 2004) and encoded relative to the block."""
-BID_FLAG = 0x80
+BID_FLAG: Final = 0x80
 """In a transaction's first byte, beside its kind: a priority bid follows."""
-BLOCK_END = b"\x00"
+BLOCK_END: Final = b"\x00"
 """Stands where a transaction's first byte would."""
-EXPIRY_FLAG = 0x80
-SIGNATURE_BYTES = 64
-ADDRESS_BYTES = 20
+EXPIRY_FLAG: Final = 0x80
+SIGNATURE_BYTES: Final = 64
+ADDRESS_BYTES: Final = 20
 
 
 class CodecError(Exception):
@@ -44,10 +44,10 @@ Table = Mapping[int, MarketEntry]
 
 # Numbers
 
-BYTES = tuple(bytes((value,)) for value in range(256))
-_SHORT = BYTES[:128] + tuple(bytes((value & 127 | 128, value >> 7)) for value in range(128, 1 << 14))
-_SHORT_END = len(_SHORT)
-_GROUPS = tuple(bytes((value & 127 | 128, value >> 7 | 128)) for value in range(_SHORT_END))
+BYTES: Final = tuple(bytes((value,)) for value in range(256))
+_SHORT: Final = BYTES[:128] + tuple(bytes((value & 127 | 128, value >> 7)) for value in range(128, 1 << 14))
+_SHORT_END: Final = len(_SHORT)
+_GROUPS: Final = tuple(bytes((value & 127 | 128, value >> 7 | 128)) for value in range(_SHORT_END))
 """Two bytes of a varint that goes on."""
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from coincurve import PrivateKey, PublicKey
@@ -46,16 +46,16 @@ from state.hashing import keccak
 Names = Callable[[int], bytes]
 """keccak of an instrument's name by market number; KeyError when there is no such market."""
 
-DOMAIN_NAME = "Straddle"
-DOMAIN_VERSION = "1"
-SIDES = ("buy", "sell")
-ORDER_KINDS = ("limit", "post-only", "immediate-or-cancel", "fill-or-kill", "market")
-SELF_TRADES = ("cancel-maker", "cancel-taker", "decrement-both")
-SCOPES = ("cancel-only", "trade")
+DOMAIN_NAME: Final = "Straddle"
+DOMAIN_VERSION: Final = "1"
+SIDES: Final = ("buy", "sell")
+ORDER_KINDS: Final = ("limit", "post-only", "immediate-or-cancel", "fill-or-kill", "market")
+SELF_TRADES: Final = ("cancel-maker", "cancel-taker", "decrement-both")
+SCOPES: Final = ("cancel-only", "trade")
 """The strings that stand for the enums of `actions`, by value."""
 
-_END = "uint64 nonce,uint64 deadline_s,uint64 max_fee_uusd,uint64 priority_bid_uusd"
-_FIELDS = {
+_END: Final = "uint64 nonce,uint64 deadline_s,uint64 max_fee_uusd,uint64 priority_bid_uusd"
+_FIELDS: Final = {
     "EIP712Domain": "string name,string version,uint256 chainId,address verifyingContract",
     "Order": "string instrument,string side,string kind,uint64 price_uusd,uint64 size_ulots,"
     "bool reduce_only,uint64 expiry_s,string self_trade",
@@ -104,11 +104,11 @@ def _hashes(strings: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(keccak(string.encode()) for string in strings)
 
 
-_SIDE_HASHES = _hashes(SIDES)
-_KIND_HASHES = _hashes(ORDER_KINDS)
-_SELF_TRADE_HASHES = _hashes(SELF_TRADES)
-_SCOPE_HASHES = _hashes(SCOPES)
-_EMPTY_HASH = keccak(b"")
+_SIDE_HASHES: Final = _hashes(SIDES)
+_KIND_HASHES: Final = _hashes(ORDER_KINDS)
+_SELF_TRADE_HASHES: Final = _hashes(SELF_TRADES)
+_SCOPE_HASHES: Final = _hashes(SCOPES)
+_EMPTY_HASH: Final = keccak(b"")
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ _price_words = Struct(">32s 32s 24xQ 24xQ").pack
 _report_words = Struct(">32s 24xQ 32s").pack
 _header_words = Struct(">32s 24xQ 32s 24xQ 32s 24xQ 24xQ").pack
 
-_ORDER_TYPE = TYPE_HASHES["Order"]
-_CANCEL_TYPE = TYPE_HASHES["Cancel"]
-_REPLACEMENT_TYPE = TYPE_HASHES["Replacement"]
+_ORDER_TYPE: Final = TYPE_HASHES["Order"]
+_CANCEL_TYPE: Final = TYPE_HASHES["Cancel"]
+_REPLACEMENT_TYPE: Final = TYPE_HASHES["Replacement"]
 
 
 def _order_hash(order: Order, names: Names) -> bytes:
@@ -208,7 +208,7 @@ _OWN_WORDS: dict[type[Any], Callable[[Any, Names], bytes]] = {
     RevokeSessionKey: lambda action, _: _address_word(action.key),
     CancelAllAfter: lambda action, _: _number_word(action.timeout_s),
 }
-_ACTION_TYPES = {action: TYPE_HASHES[action.__name__] for action in _OWN_WORDS}
+_ACTION_TYPES: Final = {action: TYPE_HASHES[action.__name__] for action in _OWN_WORDS}
 
 
 def action_hash(action: Action, names: Names) -> bytes:
@@ -276,7 +276,7 @@ def update_hash(hashes: Sequence[bytes]) -> bytes:
 
 # Signatures
 
-_HALF_ORDER = bytes.fromhex("7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0")
+_HALF_ORDER: Final = bytes.fromhex("7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0")
 """Half the curve's order: the largest low s."""
 
 
@@ -378,7 +378,7 @@ _ENUMS: dict[str, tuple[str, ...]] = {
     "self_trade": SELF_TRADES,
     "scope": SCOPES,
 }
-_SAFE_INTEGER = 2**53 - 1
+_SAFE_INTEGER: Final = 2**53 - 1
 """Larger numbers are not exact in JavaScript: wallets get them as decimal strings."""
 
 

@@ -8,18 +8,20 @@ fills. The byte price follows what batches cost on L1 (`cost_report`).
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.leaves import Parameters
 from state.units import PUSD_PER_UUSD
 
-BASE_UNITS = 4
+BASE_UNITS: Final = 4
 """Of every action: its signature, account and nonce; `rules` adds what it does."""
-ORDER_UNITS = 10
-POST_ONLY_UNITS = 6
-CANCEL_UNITS = 3
-REPLACE_UNITS = 12
-BLOB_GAS = 131_072
-_WEI_PER_ETH = 10**18
-_AVERAGING = 8
+ORDER_UNITS: Final = 10
+POST_ONLY_UNITS: Final = 6
+CANCEL_UNITS: Final = 3
+REPLACE_UNITS: Final = 12
+BLOB_GAS: Final = 131_072
+_WEI_PER_ETH: Final = 10**18
+_AVERAGING: Final = 8
 """One report moves the byte price by this part of the distance."""
 
 

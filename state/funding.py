@@ -13,6 +13,8 @@ that has no such depth within its best IMPACT_ORDERS orders adds nothing.
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.context import BlockContext
 from state.keys import FEED, MAX_U64, instrument_key, market_key, order_book_prefix
 from state.leaves import Feed, Instrument, Market
@@ -20,15 +22,15 @@ from state.orders import is_expired
 from state.units import IMPACT_ORDERS, MS_PER_HOUR, PPB, ULOTS_PER_LOT
 from state.view import StateView
 
-PERPETUAL = 0
-INTEREST_PPB = 12_500
-MAX_RATE_PPB = 4_000_000
-PREMIUM_DIVISOR = 8
-_INDEX_DIVISOR = PPB // 1_000 * MS_PER_HOUR
+PERPETUAL: Final = 0
+INTEREST_PPB: Final = 12_500
+MAX_RATE_PPB: Final = 4_000_000
+PREMIUM_DIVISOR: Final = 8
+_INDEX_DIVISOR: Final = PPB // 1_000 * MS_PER_HOUR
 """uusd * ppb * ms / this = nusd a lot."""
-_MAX_INDEX_NUSD = 2**62
-_FINE = 1_000_000
-_FEED = bytes((FEED,))
+_MAX_INDEX_NUSD: Final = 2**62
+_FINE: Final = 1_000_000
+_FEED: Final = bytes((FEED,))
 
 
 def update_mark(view: StateView, block: BlockContext, market: int, mark_uusd: int, mark_ms: int) -> None:

@@ -22,19 +22,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zlib import crc32
 
-FORMAT_VERSION = 1
-MAX_RECORD_BYTES = 16 * 2**20
+FORMAT_VERSION: Final = 1
+MAX_RECORD_BYTES: Final = 16 * 2**20
 """Of a payload. Above any block: a batch has at most 2^20 bytes, and L1 messages are small."""
 
-_MAGIC = b"STRADJNL"
-_HEADER = Struct(">8sHQ20s32sQQ")
-_HEAD = Struct(">IBQ")
-_CHECK = Struct(">I")
-HEADER_BYTES = _HEADER.size + _CHECK.size
-RECORD_HEAD_BYTES = _HEAD.size + _CHECK.size
+_MAGIC: Final = b"STRADJNL"
+_HEADER: Final = Struct(">8sHQ20s32sQQ")
+_HEAD: Final = Struct(">IBQ")
+_CHECK: Final = Struct(">I")
+HEADER_BYTES: Final = _HEADER.size + _CHECK.size
+RECORD_HEAD_BYTES: Final = _HEAD.size + _CHECK.size
 
 
 class StoreCode(StrEnum):

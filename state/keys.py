@@ -7,31 +7,32 @@ under `order_book_prefix`, because bids' prices are complemented and sequence nu
 from collections.abc import Callable
 from functools import lru_cache, partial
 from struct import Struct
+from typing import Final
 
-KEY_BYTES = 32
-SYSTEM = 0x00
-PROGRESS = 0x01
-PARAMETERS = 0x02
-PUBLISHERS = 0x03
-MARKET_NAME = 0x04
-INSTRUMENT = 0x05
-MARKET = 0x06
-FEED = 0x07
-ACCOUNT = 0x08
-OWNER_ACCOUNT = 0x09
-SESSION_KEY = 0x0A
-POSITION = 0x0B
-ORDER = 0x0C
-ACCOUNT_ORDER = 0x0D
-DEAD_MAN = 0x0E
-WITHDRAWAL = 0x0F
+KEY_BYTES: Final = 32
+SYSTEM: Final = 0x00
+PROGRESS: Final = 0x01
+PARAMETERS: Final = 0x02
+PUBLISHERS: Final = 0x03
+MARKET_NAME: Final = 0x04
+INSTRUMENT: Final = 0x05
+MARKET: Final = 0x06
+FEED: Final = 0x07
+ACCOUNT: Final = 0x08
+OWNER_ACCOUNT: Final = 0x09
+SESSION_KEY: Final = 0x0A
+POSITION: Final = 0x0B
+ORDER: Final = 0x0C
+ACCOUNT_ORDER: Final = 0x0D
+DEAD_MAN: Final = 0x0E
+WITHDRAWAL: Final = 0x0F
 
-MAX_U64 = 2**64 - 1
+MAX_U64: Final = 2**64 - 1
 
-SYSTEM_KEY = bytes([SYSTEM]).ljust(32, b"\0")
-PROGRESS_KEY = bytes([PROGRESS]).ljust(32, b"\0")
-PARAMETERS_KEY = bytes([PARAMETERS]).ljust(32, b"\0")
-PUBLISHERS_KEY = bytes([PUBLISHERS]).ljust(32, b"\0")
+SYSTEM_KEY: Final = bytes([SYSTEM]).ljust(32, b"\0")
+PROGRESS_KEY: Final = bytes([PROGRESS]).ljust(32, b"\0")
+PARAMETERS_KEY: Final = bytes([PARAMETERS]).ljust(32, b"\0")
+PUBLISHERS_KEY: Final = bytes([PUBLISHERS]).ljust(32, b"\0")
 
 _instrument = Struct(">BI27x").pack
 _account = Struct(">BQ23x").pack

@@ -3,17 +3,16 @@
 A leaf is mutable so that the hot path need not copy it; the rule is that whoever changes a leaf says so
 to the view (`touch`) in the same step (the recorder checks that). `encode` packs the fields in the order of
 their declaration by one struct call; `decode` refuses any other length. Money and sizes are signed 64-bit:
-`units` bounds them.
+`units` bounds them. Plain dataclasses, because those become C structures when the module is compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from operator import attrgetter
 from struct import Struct
-from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, dataclass_transform
+from typing import Any, ClassVar, Protocol, Self, cast
 
 from state import keys
 
@@ -27,13 +26,13 @@ class Leaf(Protocol):
 class FixedLeaf:
     """A leaf of fixed layout: `LAYOUT` packs its fields in the order of their declaration."""
 
-    __slots__ = ()
     LAYOUT: ClassVar[Struct]
-    _values: ClassVar[Any]
+    values: ClassVar[Any]
+    """Gets the fields as a tuple."""
 
     def encode(self) -> bytes:
         """Raises struct.error if a field is out of its range: a bug, since `units` bounds all inputs."""
-        return self.LAYOUT.pack(*self._values(self))
+        return self.LAYOUT.pack(*self.values(self))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -43,28 +42,11 @@ class FixedLeaf:
         return cls(*cls.LAYOUT.unpack(data))
 
 
-LeafType = TypeVar("LeafType", bound=FixedLeaf)
-
-
-@dataclass_transform()
-def _leaf(layout: str) -> Callable[[type[LeafType]], type[LeafType]]:
-    """Makes a slotted dataclass packed by `layout`, one struct code for each field."""
-
-    def decorate(cls: type[LeafType]) -> type[LeafType]:
-        made: Any = dataclass(slots=True)(cls)
-        names = [field.name for field in fields(made)]
-        made.LAYOUT = Struct(">" + layout)
-        made._values = staticmethod(
-            attrgetter(*names) if len(names) > 1 else lambda leaf: (getattr(leaf, names[0]),)
-        )
-        return cast("type[LeafType]", made)
-
-    return decorate
-
-
-@_leaf("Q Q 32s Q Q Q 32s Q Q I Q Q Q q q q q B Q")
+@dataclass
 class System(FixedLeaf):
     """The machine's registers. `Rollup.sol` reads this leaf by offsets, so new fields go at the end."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q 32s Q Q Q 32s Q Q I Q Q Q q q q q B Q")
 
     block_number: int = 0
     """Of the last block executed."""
@@ -101,9 +83,11 @@ class System(FixedLeaf):
     """Ordering: its bid."""
 
 
-@_leaf("Q Q Q Q Q I I I I")
+@dataclass
 class Parameters(FixedLeaf):
     """What the venue's governor sets by L1 message, and the prices that cost reports move."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q I I I I")
 
     exec_price_pusd: int
     """Per execution unit."""
@@ -125,9 +109,11 @@ class Parameters(FixedLeaf):
     """Per account."""
 
 
-@_leaf("31s B 31s B Q Q Q Q I I I I I Q")
+@dataclass
 class Instrument(FixedLeaf):
     """One tradable instrument as listed; `name` is padded with zeros."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">31s B 31s B Q Q Q Q I I I I I Q")
 
     name: bytes
     kind: int
@@ -152,9 +138,11 @@ class Instrument(FixedLeaf):
     """Depth at which the premium is measured."""
 
 
-@_leaf("Q Q q q q Q q Q Q Q Q")
+@dataclass
 class Market(FixedLeaf):
     """What moves in an instrument: its mark, funding, open interest and the batch's reference price."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q q q q Q q Q Q Q Q")
 
     mark_uusd: int
     """0 before the first oracle update."""
@@ -178,9 +166,11 @@ class Market(FixedLeaf):
     """Mark in ticks when that batch first used the market."""
 
 
-@_leaf("Q I Q Q")
+@dataclass
 class Feed(FixedLeaf):
     """A price that publishers report: an underlying's index, or an instrument's mark."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q I Q Q")
 
     value_uusd: int
     confidence_ppm: int
@@ -189,9 +179,11 @@ class Feed(FixedLeaf):
     """Counts updates."""
 
 
-@_leaf("20s q Q 32s I I I Q")
+@dataclass
 class Account(FixedLeaf):
     """A numbered subaccount."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">20s q Q 32s I I I Q")
 
     owner: bytes
     cash_uusd: int
@@ -209,17 +201,21 @@ class Account(FixedLeaf):
     """0 when off."""
 
 
-@_leaf("B Q")
+@dataclass
 class SessionKey(FixedLeaf):
     """May sign for an account until it expires."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">B Q")
 
     scope: int
     expiry_s: int
 
 
-@_leaf("q q q Q Q I")
+@dataclass
 class Position(FixedLeaf):
     """One account in one market, with what its open orders could add. Absent when all is zero."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">q q q Q Q I")
 
     size_ulots: int
     """Signed: long above zero."""
@@ -233,9 +229,11 @@ class Position(FixedLeaf):
     """Open orders in this market."""
 
 
-@_leaf("Q Q Q Q Q B B")
+@dataclass
 class RestingOrder(FixedLeaf):
     """An order in the book; its price and priority are in its key."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q B B")
 
     account: int
     order_id: int
@@ -248,18 +246,22 @@ class RestingOrder(FixedLeaf):
     self_trade: int
 
 
-@_leaf("B Q Q")
+@dataclass
 class AccountOrder(FixedLeaf):
     """Finds an account's order in the book."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">B Q Q")
 
     side: int
     price_uusd: int
     sequence: int
 
 
-@_leaf("20s Q Q Q")
+@dataclass
 class Withdrawal(FixedLeaf):
     """Collateral owed on L1: `Vault.sol` pays it against a proof of this leaf."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">20s Q Q Q")
 
     recipient: bytes
     amount_uusd: int
@@ -267,24 +269,30 @@ class Withdrawal(FixedLeaf):
     block_number: int
 
 
-@_leaf("B")
+@dataclass
 class Marker(FixedLeaf):
     """An index entry that carries no value of its own."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">B")
 
     one: int
     """Always 1."""
 
 
-@_leaf("I")
+@dataclass
 class MarketName(FixedLeaf):
     """Finds a market by its instrument's name."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">I")
 
     market: int
 
 
-@_leaf("Q Q I B B Q Q Q Q B Q B I")
+@dataclass
 class Taker(FixedLeaf):
     """Registers of the order that is being placed; part of `Progress`, not a leaf of its own."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q I B B Q Q Q Q B Q B I")
 
     account: int = 0
     order_id: int = 0
@@ -402,6 +410,16 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.DEAD_MAN: Marker,
     keys.WITHDRAWAL: Withdrawal,
 }
+
+
+def _values_of(leaf_type: type[FixedLeaf]) -> Any:
+    names = [field.name for field in fields(cast("Any", leaf_type))]
+    return attrgetter(*names) if len(names) > 1 else lambda leaf: (getattr(leaf, names[0]),)
+
+
+_types: list[type[FixedLeaf]] = [*LEAF_OF_KIND.values(), Taker]
+for _type in _types:
+    setattr(_type, "values", staticmethod(_values_of(_type)))  # noqa: B010 - a class of C takes it only so
 
 
 class Publishers:

@@ -14,7 +14,7 @@ Reduce-only orders can add no exposure and are not among the open buys and sells
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from state.keys import account_key, instrument_key, market_key, position_key, positions_prefix
 from state.leaves import Account, Instrument, Market, Position
@@ -22,9 +22,9 @@ from state.positions import NUSD_ULOTS_PER_UUSD
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
 from state.view import StateView
 
-_RATE_DIVISOR = 10**12
+_RATE_DIVISOR: Final = 10**12
 """ulots * uusd per lot * ppm / this = uusd."""
-NEVER_MS = 2**63
+NEVER_MS: Final = 2**63
 """Report time of the oldest of no marks."""
 
 

@@ -8,6 +8,8 @@ price, or matching ends. Both sides are judged before anything is changed.
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.actions import OrderKind, SelfTrade
 from state.block import OperationResult, OrderEnd, OrderEvent, Trade
 from state.context import BlockContext
@@ -35,10 +37,10 @@ from state.units import (
 )
 from state.view import StateView
 
-_POST_ONLY = int(OrderKind.POST_ONLY)
-_FILL_OR_KILL = int(OrderKind.FILL_OR_KILL)
-_NONE = int(Task.NONE)
-_MATCH = int(Task.MATCH)
+_POST_ONLY: Final = int(OrderKind.POST_ONLY)
+_FILL_OR_KILL: Final = int(OrderKind.FILL_OR_KILL)
+_NONE: Final = int(Task.NONE)
+_MATCH: Final = int(Task.MATCH)
 
 
 class _Side:

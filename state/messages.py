@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -61,18 +61,18 @@ from state.units import (
 )
 from state.view import StateView
 
-_DEPOSIT = Struct(">20sQQ")
-_FORCED_WITHDRAWAL = Struct(">Q20sQ")
-_FORCED_ORDER = Struct(">QIBQQ")
-_BATCH_COST = Struct(">QIQQBQ")
-_LINK = Struct(">B20sQ").pack
-_MARKET = Struct(">I")
-_MAX_STATUS = 3
-_MAX_FEE_PPM = 100_000
-_MAX_PUSD = 10**15
-_MAX_AGE_MS = 86_400_000
-_MAX_SESSION_KEYS = 64
-ETH_FEED = "ETH"
+_DEPOSIT: Final = Struct(">20sQQ")
+_FORCED_WITHDRAWAL: Final = Struct(">Q20sQ")
+_FORCED_ORDER: Final = Struct(">QIBQQ")
+_BATCH_COST: Final = Struct(">QIQQBQ")
+_LINK: Final = Struct(">B20sQ").pack
+_MARKET: Final = Struct(">I")
+_MAX_STATUS: Final = 3
+_MAX_FEE_PPM: Final = 100_000
+_MAX_PUSD: Final = 10**15
+_MAX_AGE_MS: Final = 86_400_000
+_MAX_SESSION_KEYS: Final = 64
+ETH_FEED: Final = "ETH"
 """Converts cost reports while it is fresh."""
 
 DecodedLeaf = TypeVar("DecodedLeaf", Instrument, Parameters, Publishers)
@@ -120,9 +120,10 @@ def _unpack(layout: Struct, payload: bytes) -> tuple[Any, ...]:
 
 def _decode(leaf_type: type[DecodedLeaf], payload: bytes) -> DecodedLeaf:
     try:
-        return leaf_type.decode(payload)
+        leaf: DecodedLeaf = leaf_type.decode(payload)
     except ValueError:
         raise Rejected(RejectCode.MALFORMED_MESSAGE, got=len(payload)) from None
+    return leaf
 
 
 def _deposit(

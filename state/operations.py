@@ -7,6 +7,8 @@ first, and every operation has a result of its own.
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.accounts import sweep
 from state.actions import BulkOrders, Cancel, CancelAll, Order, OrderKind, Replacement
 from state.block import OperationResult, OrderEnd
@@ -19,9 +21,9 @@ from state.orders import check_order, find_order, remove
 from state.units import OPERATION_BITS
 from state.view import StateView
 
-_FILL_OR_KILL = int(OrderKind.FILL_OR_KILL)
-_LIMIT = int(OrderKind.LIMIT)
-_POST_ONLY = int(OrderKind.POST_ONLY)
+_FILL_OR_KILL: Final = int(OrderKind.FILL_OR_KILL)
+_LIMIT: Final = int(OrderKind.LIMIT)
+_POST_ONLY: Final = int(OrderKind.POST_ONLY)
 
 ReplacePlan = tuple[bytes, RestingOrder, int, bool]
 """Key of the old order, itself, its new open size, whether it is placed anew; see `check_replace`."""

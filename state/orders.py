@@ -7,6 +7,8 @@ these, except for a fill's decrease of a maker's size (`matching`).
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.actions import OrderKind
 from state.block import OrderEnd, OrderEvent
 from state.context import BlockContext
@@ -42,14 +44,14 @@ from state.positions import funding_owed, is_empty
 from state.units import MAX_NOTIONAL_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
 from state.view import StateView
 
-TRADING = 1
-REDUCE_ONLY = 2
-_MAX_U32 = 2**32 - 1
-_LIMIT = int(OrderKind.LIMIT)
-_POST_ONLY = int(OrderKind.POST_ONLY)
-_EXPIRED_LOOKED_AT = 16
-_FEED = bytes((FEED,))
-_OPEN = int(OrderEnd.OPEN)
+TRADING: Final = 1
+REDUCE_ONLY: Final = 2
+_MAX_U32: Final = 2**32 - 1
+_LIMIT: Final = int(OrderKind.LIMIT)
+_POST_ONLY: Final = int(OrderKind.POST_ONLY)
+_EXPIRED_LOOKED_AT: Final = 16
+_FEED: Final = bytes((FEED,))
+_OPEN: Final = int(OrderEnd.OPEN)
 
 
 def instrument_of(view: StateView, market: int) -> Instrument:

@@ -5,10 +5,12 @@ Every unit of quote that a trade moves appears on the other side with the opposi
 into cash is taken from quote, so cash and quotes together are conserved exactly.
 """
 
+from typing import Final
+
 from state.leaves import Position
 from state.units import PPM, ULOTS_PER_LOT
 
-NUSD_ULOTS_PER_UUSD = 1_000_000_000
+NUSD_ULOTS_PER_UUSD: Final = 1_000_000_000
 """funding index (nusd a lot) * size (ulots) / this = uusd."""
 
 

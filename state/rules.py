@@ -7,7 +7,7 @@ the account before the fee is taken, and count with the cash that will be left.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from state import accounts
 from state.accounts import BID_CLASS, CANCEL_RIGHT, OWNER_RIGHT, TRADE_RIGHT
@@ -45,9 +45,9 @@ from state.orders import find_order, instrument_of
 from state.units import MAX_BULK_OPERATIONS
 from state.view import StateView
 
-ORACLE_CLASS = 0
-CANCEL_CLASS = 1
-POST_ONLY_CLASS = 2
+ORACLE_CLASS: Final = 0
+CANCEL_CLASS: Final = 1
+POST_ONLY_CLASS: Final = 2
 
 Check = Callable[[StateView, BlockContext, Progress, Any, Account, int], Any]
 """(view, block, progress, action, account, fee) -> plan"""
@@ -184,10 +184,10 @@ _RULES: dict[type[Any], Rule] = {
         lambda view, block, _, action, __: accounts.apply_switch(view, block, action),
     ),
 }
-_PLACE_RULE = _RULES[PlaceOrder]
-_POST_ONLY_RULE = _PLACE_RULE._replace(units=BASE_UNITS + POST_ONLY_UNITS, order_class=POST_ONLY_CLASS)
-_BULK_CANCEL_RULE = _RULES[BulkOrders]._replace(right=CANCEL_RIGHT, order_class=CANCEL_CLASS)
-_BULK_POST_ONLY_RULE = _RULES[BulkOrders]._replace(order_class=POST_ONLY_CLASS)
+_PLACE_RULE: Final = _RULES[PlaceOrder]
+_POST_ONLY_RULE: Final = _PLACE_RULE._replace(units=BASE_UNITS + POST_ONLY_UNITS, order_class=POST_ONLY_CLASS)
+_BULK_CANCEL_RULE: Final = _RULES[BulkOrders]._replace(right=CANCEL_RIGHT, order_class=CANCEL_CLASS)
+_BULK_POST_ONLY_RULE: Final = _RULES[BulkOrders]._replace(order_class=POST_ONLY_CLASS)
 
 
 def rule_of(action: Action) -> Rule:

@@ -7,6 +7,7 @@ transaction's first step is its envelope: it is refused there, with nothing chan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from state.accounts import admit, set_switch, spend, sweep
 from state.actions import Action, BulkOrders, CancelAll, OracleUpdate, Payload, SignedAction, Transaction
@@ -36,10 +37,10 @@ from state.rules import ORACLE_CLASS, bulk_units, priced_of, rule_of
 from state.units import MAX_SWITCHES
 from state.view import StateView
 
-_NONE = int(Task.NONE)
-_DEAD_MAN_PREFIX = bytes((DEAD_MAN,))
-_TRANSACTIONS = int(Phase.TRANSACTIONS)
-_MESSAGES = int(Phase.MESSAGES)
+_NONE: Final = int(Task.NONE)
+_DEAD_MAN_PREFIX: Final = bytes((DEAD_MAN,))
+_TRANSACTIONS: Final = int(Phase.TRANSACTIONS)
+_MESSAGES: Final = int(Phase.MESSAGES)
 
 
 def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Message]) -> Progress:

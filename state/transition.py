@@ -11,7 +11,7 @@ witness (`recorder`). In production the steps follow each other directly and `Pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -35,7 +35,7 @@ from state.overlay import Overlay
 from state.steps import begin_block, end_block, skip, step
 from state.view import StateView
 
-_NO_TRADES = (0, 0)
+_NO_TRADES: Final = (0, 0)
 
 
 class BatchStartLike(Protocol):

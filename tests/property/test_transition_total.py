@@ -154,7 +154,7 @@ def test_memory_decides_nothing(seed: int) -> None:
     assert kept.source.leaves == reloaded.source.leaves
 
 
-def test_hash_seed_decides_nothing() -> None:
+def test_neither_hash_seed_nor_compiled_modules_decide_anything() -> None:
     code = (
         "from tests.property.test_transition_total import Run\n"
         "run = Run(5, 0.02)\n"
@@ -166,12 +166,12 @@ def test_hash_seed_decides_nothing() -> None:
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=root,
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": seed, "STRADDLE_PURE": pure},
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-        for seed in ("0", "1", "4242")
+        for seed, pure in (("0", ""), ("1", "1"), ("4242", ""), ("4242", "1"))
     }
     assert len(digests) == 1
 

@@ -25,10 +25,10 @@ def test_nothing_changed() -> None:
     assert build() == GOLDEN
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "4242"])
-def test_no_hash_seed_changes_anything(seed: str) -> None:
+@pytest.mark.parametrize(("seed", "pure"), [("0", ""), ("1", "1"), ("4242", "")])
+def test_neither_hash_seed_nor_compiled_modules_change_anything(seed: str, pure: str) -> None:
     program = "import json; from tests.vectors.state_vectors import build; print(json.dumps(build()))"
-    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "STRADDLE_PURE": pure}
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
