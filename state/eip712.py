@@ -12,7 +12,6 @@ valid, so nobody but the signer can turn one valid signature into another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from coincurve import PrivateKey, PublicKey
 from coincurve._libsecp256k1 import ffi, lib
 from coincurve.context import GLOBAL_CONTEXT
 from coincurve.flags import EC_UNCOMPRESSED
+from msgspec.structs import force_setattr
 
 from state.actions import (
     Action,
@@ -111,14 +111,14 @@ _SCOPE_HASHES: Final = _hashes(SCOPES)
 _EMPTY_HASH: Final = keccak(b"")
 
 
-@dataclass(frozen=True)
-class Domain:
+class Domain(msgspec.Struct, frozen=True):
     """What binds a signature to one rollup: its chain id and its contract (20 bytes)."""
 
     chain_id: int
     contract: bytes
-    separator: bytes = field(init=False)
-    prefix: bytes = field(init=False, repr=False)
+    separator: bytes = b""
+    """Computed, as is the prefix."""
+    prefix: bytes = b""
     """0x1901 and the separator: what every digest starts with."""
 
     def __post_init__(self) -> None:
@@ -130,8 +130,8 @@ class Domain:
             self.chain_id.to_bytes(32, "big"),
             bytes(12) + self.contract,
         )
-        object.__setattr__(self, "separator", keccak(b"".join(words)))
-        object.__setattr__(self, "prefix", b"\x19\x01" + self.separator)
+        force_setattr(self, "separator", keccak(b"".join(words)))
+        force_setattr(self, "prefix", b"\x19\x01" + self.separator)
 
 
 # One struct call packs a run of words: `24xQ` is a uint64, `31x?` a bool, `12x20s` an address.
