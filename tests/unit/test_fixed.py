@@ -32,7 +32,7 @@ def worst(
 ) -> Decimal:
     """The largest error, in units of 2^-bits."""
     with localcontext(exact_math.CONTEXT):
-        errors = [abs(function(x) - exact(Decimal(x) / ONE) * 2**bits) for x in xs]
+        errors: list[Decimal] = [abs(function(x) - exact(Decimal(x) / ONE) * 2**bits) for x in xs]
         return max(errors)
 
 
