@@ -102,7 +102,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, box=SIMPLE)
+    table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1))
     for name in columns:
         table.add_column(name, justify="left" if name == "expiry" else "right", no_wrap=True)
     return table
