@@ -129,10 +129,12 @@ def _recorded(chain: OptionChain, expiry: ChainExpiry, fitted: FittedExpiry | No
 
 
 def surface_confidence(fitted: FittedExpiry) -> float:
-    """From the median error and half the median spread, over the volatility at the money; 0 without any."""
+    """From half the median spread and the mean error of quotes that do not hold the model, over the
+    volatility at the money; 0 without spreads. A model inside a wide quote is no error: its mid means little."""
     spreads = fitted.errors.half_spread[np.isfinite(fitted.errors.half_spread)]
     if not len(spreads):
         return 0.0
     at_the_money = float(fitted.svi.vols(np.array([fitted.svi.forward]))[0])
-    uncertain = fitted.errors.median + float(np.median(spreads))
+    missed = np.where(fitted.errors.contained, 0, fitted.errors.abs_error)
+    uncertain = float(np.median(spreads)) + float(np.mean(missed))
     return confidence(uncertain / at_the_money, VOLATILITY_ZERO)

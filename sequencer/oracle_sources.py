@@ -10,8 +10,8 @@ value to be, and 0 from the bounds below on. (The margin asks for more below 0.5
 
 - prices: half the spread over the mid, `PRICE_ZERO`;
 - rates: half the spreads of forward and index over the time, per year, `RATE_ZERO`;
-- volatility: the fit's median error plus half the quotes' median spread, over the volatility at the money,
-  `VOLATILITY_ZERO`;
+- volatility: half the quotes' median spread plus the mean error of those that do not hold the model, over the
+  volatility at the money, `VOLATILITY_ZERO`;
 - values that come without any of these, such as configured ones: what the configuration says.
 """
 

@@ -10,10 +10,11 @@ from sequencer.config_file import ConfigError, default_text, load
 from sequencer.oracle_config import SourceConfig
 from sequencer.oracle_http import HttpSource
 from sequencer.oracle_open import open_source
-from sequencer.oracle_recorded import RecordedSource, shift_ms
+from sequencer.oracle_recorded import RecordedSource, shift_ms, surface_confidence
 from sequencer.oracle_sources import Expiry, Reading, confidence
 from sequencer.oracle_static import Wander
 from sequencer.svi import check_arbitrage
+from sequencer.svi_fit import FittedExpiry, QuoteErrors
 from tests.option_quotes import HEADER, MONTH, QUARTER, chain_file, chain_row
 
 SNAPSHOT_MS = 1_785_607_200_000
@@ -159,6 +160,23 @@ async def test_an_expiry_without_a_surface_is_a_problem_not_a_failure(tmp_path: 
     reading = await read(tmp_path, text, SNAPSHOT_MS)
     assert (len(reading.forward), len(reading.svi)) == (1, 0)
     assert "usable two-sided quotes at 1 strikes" in reading.problems[0]
+
+
+def test_the_surface_is_trusted_less_for_wide_quotes_and_for_misses() -> None:
+    svi = MONTH
+    at_the_money = float(svi.vols(np.array([svi.forward]))[0])
+
+    def trust(errors: list[float], spreads: list[float], contained: list[bool]) -> float:
+        judged = QuoteErrors(np.array(errors), np.array(spreads), np.array(contained), 0)
+        return surface_confidence(FittedExpiry(0, svi, check_arbitrage(svi), 3, judged))
+
+    wide = [0.02 * at_the_money] * 2 + [float("nan")]
+    assert trust([0.0] * 3, wide, [True] * 3) == pytest.approx(1 - 0.02 / 0.5)
+    assert trust([9.0] * 3, wide, [True] * 3) == pytest.approx(1 - 0.02 / 0.5), "inside the quotes"
+    missed = trust([0.3 * at_the_money] * 3, wide, [False, True, True])
+    assert missed == pytest.approx(1 - (0.02 + 0.1) / 0.5)
+    assert trust([0.0], [float("nan")], [True]) == 0
+    assert trust([], [], []) == 0
 
 
 @pytest.mark.parametrize(
