@@ -130,7 +130,8 @@ def _recorded(chain: OptionChain, expiry: ChainExpiry, fitted: FittedExpiry | No
 
 def surface_confidence(fitted: FittedExpiry) -> float:
     """From half the median spread and the mean error of quotes that do not hold the model, over the
-    volatility at the money; 0 without spreads. A model inside a wide quote is no error: its mid means little."""
+    volatility at the money; 0 without spreads. A model inside a wide quote is no error: its mid means
+    little."""
     spreads = fitted.errors.half_spread[np.isfinite(fitted.errors.half_spread)]
     if not len(spreads):
         return 0.0
