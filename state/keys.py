@@ -26,6 +26,9 @@ ORDER: Final = 0x0C
 ACCOUNT_ORDER: Final = 0x0D
 DEAD_MAN: Final = 0x0E
 WITHDRAWAL: Final = 0x0F
+RATE: Final = 0x16
+SURFACE: Final = 0x17
+PRICING: Final = 0x18
 
 MAX_U64: Final = 2**64 - 1
 
@@ -50,7 +53,7 @@ _account_market_prefix = Struct(">BQI").pack
 
 
 def name_key(kind: int, name: str) -> bytes:
-    """Key of a leaf found by name (MARKET_NAME, FEED); names are 1 to 31 bytes of ASCII."""
+    """Key of a leaf found by name (MARKET_NAME, FEED, RATE, SURFACE); names are 1 to 31 bytes of ASCII."""
     return (bytes([kind]) + name.encode("ascii")).ljust(32, b"\0")
 
 
@@ -124,3 +127,9 @@ def dead_man_key(deadline_ms: int, account: int) -> bytes:
 
 def withdrawal_key(number: int) -> bytes:
     return _account(WITHDRAWAL, number)
+
+
+@lru_cache(4_096)
+def pricing_key(expiry: int) -> bytes:
+    """Of an expiry's number."""
+    return _instrument(PRICING, expiry)

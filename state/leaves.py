@@ -168,15 +168,105 @@ class Market(FixedLeaf):
 
 @dataclass
 class Feed(FixedLeaf):
-    """A price that publishers report: an underlying's index, or an instrument's mark."""
+    """A price that publishers report: an underlying's index, a perpetual's mark, an expiry's forward.
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q I Q Q")
+    The last three fields mean the same in all feeds: its terms, and what it belongs to.
+    """
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q I Q Q I I I")
 
     value_uusd: int
     confidence_ppm: int
     timestamp_ms: int
+    """When it was reported."""
     version: int
-    """Counts updates."""
+    """Counts updates; 0 before the first."""
+    heartbeat_ms: int = 0
+    """Older is stale; 0: as the parameters say."""
+    deviation_ppm: int = 0
+    """Largest relative move of one update; 0: as the parameters say."""
+    expiry: int = 0
+    """Number of the expiry whose forward it is; 0 of all others."""
+
+
+@dataclass
+class RateFeed(FixedLeaf):
+    """The interest rate until an expiry, continuously compounded, that publishers report."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">q I Q Q I I I")
+
+    value_ppb: int
+    """A year."""
+    confidence_ppm: int
+    timestamp_ms: int
+    version: int
+    heartbeat_ms: int = 0
+    deviation_ppm: int = 0
+    """Largest move of one update, up or down: millionths a year."""
+    expiry: int = 0
+
+
+@dataclass
+class Surface(FixedLeaf):
+    """The volatilities of an expiry that publishers report: raw SVI (`svi`), parameters in 10^-12."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">q q q q q Q Q I Q Q I I I")
+
+    a_pico: int
+    b_pico: int
+    rho_pico: int
+    m_pico: int
+    sigma_pico: int
+    forward_uusd: int
+    """At which the parameters were fitted."""
+    tau_s: int
+    """Time to expiry to which the parameters belong."""
+    confidence_ppm: int
+    timestamp_ms: int
+    version: int
+    heartbeat_ms: int = 0
+    deviation_ppm: int = 0
+    """Of the volatility at the money."""
+    expiry: int = 0
+
+
+@dataclass
+class Pricing(FixedLeaf):
+    """The snapshot from which an expiry's marks and risk arrays are made (`pricing`).
+
+    It takes over the feeds' values together, and only when they have moved enough, so that what is computed
+    from it stays good for a while.
+    """
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q I Q I q I q q q q q Q Q I Q I Q Q Q")
+
+    index_uusd: int = 0
+    index_confidence_ppm: int = 0
+    forward_uusd: int = 0
+    forward_confidence_ppm: int = 0
+    rate_ppb: int = 0
+    rate_confidence_ppm: int = 0
+    a_pico: int = 0
+    """This and the next six: the surface."""
+    b_pico: int = 0
+    rho_pico: int = 0
+    m_pico: int = 0
+    sigma_pico: int = 0
+    reference_uusd: int = 0
+    """The surface's own forward."""
+    tau_s: int = 0
+    """0: there is no surface yet."""
+    vol_confidence_ppm: int = 0
+    fixed_uusd: int = 0
+    """Inside the settlement window: the part of the settlement price that is already certain."""
+    live_ppb: int = 1_000_000_000
+    """The share of the settlement average that is still open."""
+    stable_uusd: int = 1_000_000
+    """Dollars that the collateral is worth."""
+    priced_ms: int = 0
+    """When it was taken: marks and margins count time to expiry from here."""
+    version: int = 0
+    """Counts moves; 0: nothing known yet."""
 
 
 @dataclass
@@ -333,6 +423,8 @@ class Task(IntEnum):
     """Orders are being cancelled."""
     FEEDS = 4
     """The feeds of an oracle update are being applied."""
+    PRICINGS = 5
+    """The expiries of the underlying whose index has just been applied are being priced."""
 
 
 class Progress:
@@ -341,8 +433,18 @@ class Progress:
     The registers of the order being placed are part of it only while that order is matching.
     """
 
-    __slots__ = ("accumulator", "messages_left", "operation", "parent", "phase", "switches", "taker", "task")
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIII32s")
+    __slots__ = (
+        "accumulator",
+        "cursor",
+        "messages_left",
+        "operation",
+        "parent",
+        "phase",
+        "switches",
+        "taker",
+        "task",
+    )
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIII32sQ")
 
     def __init__(
         self,
@@ -353,6 +455,7 @@ class Progress:
         switches: int = 0,
         operation: int = 0,
         accumulator: bytes = bytes(32),
+        cursor: int = 0,
         taker: Taker | None = None,
     ) -> None:
         self.phase = phase
@@ -366,6 +469,8 @@ class Progress:
         """Next operation of a bulk action, next feed of an oracle update."""
         self.accumulator = accumulator
         """Rolling hash of the block's transactions."""
+        self.cursor = cursor
+        """How far a walk over leaves has come, as its task says; 0 at its start."""
         self.taker = taker or Taker()
 
     def encode(self) -> bytes:
@@ -377,6 +482,7 @@ class Progress:
             self.switches,
             self.operation,
             self.accumulator,
+            self.cursor,
         )
         return head + self.taker.encode() if self.task == Task.MATCH else head
 
@@ -409,6 +515,9 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.ACCOUNT_ORDER: AccountOrder,
     keys.DEAD_MAN: Marker,
     keys.WITHDRAWAL: Withdrawal,
+    keys.RATE: RateFeed,
+    keys.SURFACE: Surface,
+    keys.PRICING: Pricing,
 }
 
 
