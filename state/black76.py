@@ -87,10 +87,9 @@ def otm_fraction(distance: int, by: Divisor) -> int:
         return 0
     h, u = both
     z = min(abs(h), TAIL)
-    if h > 0:
-        price_x61 = _ONE_X61 - ((density_x62(z) * (mills_x61(z) + mills_x61(u)) + _HALF_X62) >> 62)
-    else:
-        price_x61 = (density_x62(z) * (mills_x61(z) - mills_x61(u)) + _HALF_X62) >> 62
+    near, far = mills_x61(z), mills_x61(u)
+    start, tails = (_ONE_X61, -near - far) if h > 0 else (0, near - far)
+    price_x61 = start + ((density_x62(z) * tails + _HALF_X62) >> 62)
     return min(max((price_x61 + 16) >> 5, 0), ONE)
 
 

@@ -20,17 +20,16 @@ from dataclasses import dataclass
 from operator import mul as product
 from typing import NamedTuple
 
-import numpy as np
-
 from state.fixed import BITS, ONE, mul
-from state.risk_array import LIMB_BITS, RiskArray
+from state.lanes import lane, make_lanes
+from state.risk_array import RiskArray
 from state.risk_grid import SKEWS, Expiry, Grid, MarginParameters, shocked_forward
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
 
-FAST_FROM_OPTIONS = 12
-"""Below, plain integers are quicker than vectors."""
-FAST_AMOUNT_BITS = 50
-_AMOUNT_LIMB_BITS = 25
+LANE_INPUT = 1 << 50
+"""Below it amounts and forwards fit state/lanes.py; the exchange's always do."""
+LANE_STRIKES = MAX_POSITIONS << 100
+"""Of an expiry's sum of amount times strike of puts."""
 
 
 class PerpHolding(NamedTuple):
@@ -123,13 +122,14 @@ class PortfolioMargin:
     underlyings: tuple[UnderlyingMargin, ...]
 
 
-class _ExpiryRisk(NamedTuple):
-    """Grains, discounted; `shocked` with its static factor, at each point, still 2^56 finer."""
+class OptionRisk(NamedTuple):
+    """What all options of an underlying come to, in grains."""
 
     mark: int
-    up: int
-    down: int
-    shocked: list[int]
+    basis_moves: list[tuple[int, int]]
+    """By expiry: what its forward alone, up and down, adds to the mark."""
+    pnl: list[int]
+    """By point, before damping: of a skew minus the sum of the expiries' absolute moves."""
 
 
 def portfolio_margin(
@@ -159,13 +159,13 @@ def _instruments(holding: UnderlyingHolding) -> int:
 def underlying_margin(holding: UnderlyingHolding, stable_price: int, lot: int) -> UnderlyingMargin:
     """One underlying's part of `portfolio_margin`."""
     p, unit = holding.grid.parameters, lot << BITS
-    risks = _expiry_risks(holding.grid, [each for each in holding.expiries if each.options])
+    risk = option_risk(holding.grid, [each for each in holding.expiries if each.options])
     values = [(each.amount * each.price << 2 * BITS) // stable_price for each in holding.collaterals]
     offsets = sum(value for value, each in zip(values, holding.collaterals, strict=True) if each.offsets_risk)
-    pnl = _scenario_pnl(holding, risks, offsets)
-    basis = _basis(holding, risks)
+    pnl = _scenario_pnl(holding, risk, offsets)
+    basis = _basis(holding, risk)
     worst = min(basis, *pnl)
-    mark = (holding.unrealised * unit + sum(risk.mark for risk in risks) + sum(values)) // unit
+    mark = (holding.unrealised * unit + risk.mark + sum(values)) // unit
     contingencies = _contingencies(holding, values, unit)
     im_factor = p.im_factor + mul(max(p.peg_threshold - stable_price, 0), p.peg_factor)
     kept = mark - contingencies.maintenance
@@ -180,105 +180,110 @@ def underlying_margin(holding: UnderlyingHolding, stable_price: int, lot: int) -
     )
 
 
-def _expiry_risks(grid: Grid, expiries: Sequence[ExpiryHolding]) -> list[_ExpiryRisk]:
-    """Of those that hold options."""
-    amounts = [amount for each in expiries for amount in each.amounts]
-    small = all(-(1 << FAST_AMOUNT_BITS) < amount < 1 << FAST_AMOUNT_BITS for amount in amounts)
-    if small and FAST_FROM_OPTIONS <= len(amounts) <= MAX_POSITIONS:
-        sums = vector_sums(expiries, amounts)
-    else:
-        sums = [plain_sums(each) for each in expiries]
-    return [_expiry_risk(grid, each, row) for each, row in zip(expiries, sums, strict=True)]
-
-
-def plain_sums(holding: ExpiryHolding) -> list[int]:
-    """Sum of amount times value, at each point: the definition."""
-    columns = zip(*(option.values for option in holding.options), strict=True)
-    return [sum(map(product, holding.amounts, column)) for column in columns]
-
-
-def vector_sums(expiries: Sequence[ExpiryHolding], amounts: Sequence[int]) -> list[list[int]]:
-    """`plain_sums` of each expiry in 64-bit words; at most MAX_POSITIONS amounts below 2^FAST_AMOUNT_BITS.
-
-    Values are within 2^61, so their limbs below 2^31; those of amounts are within 2^25: 128 products stay
-    within 2^63. The four sums of limbs then carry into one high and one low word of 56 bits.
-    """
-    limbs = np.concatenate([option.limbs for each in expiries for option in each.options])
-    limbs = limbs.reshape(len(amounts), -1)
-    column = np.array(amounts, dtype=np.int64)[:, None]
-    starts, begin = [], 0
+def option_risk(grid: Grid, expiries: Sequence[ExpiryHolding]) -> OptionRisk:
+    """Of expiries that hold options."""
+    sizes = [0]
     for each in expiries:
-        starts.append(begin)
-        begin += len(each.amounts)
-    low = np.add.reduceat(limbs * (column & ((1 << _AMOUNT_LIMB_BITS) - 1)), starts)
-    high = np.add.reduceat(limbs * (column >> _AMOUNT_LIMB_BITS), starts)
-    points = limbs.shape[1] // 2
-    low_low, low_high, high_low, high_high = (
-        low[:, :points],
-        low[:, points:],
-        high[:, :points],
-        high[:, points:],
-    )
-    bottom = (low_low & (ONE - 1)) + ((low_high & ((1 << 25) - 1)) << LIMB_BITS)
-    bottom += (high_low & ((1 << 31) - 1)) << _AMOUNT_LIMB_BITS
-    top = high_high + (low_low >> BITS) + (low_high >> 25) + (high_low >> 31) + (bottom >> BITS)
-    bottom &= ONE - 1
-    return [
-        [(upper << BITS) + lower for upper, lower in zip(*rows, strict=True)]
-        for rows in zip(top.tolist(), bottom.tolist(), strict=True)
-    ]
+        sizes += each.amounts
+    put_strikes = [_put_strikes(each) for each in expiries]
+    forward = max([each.expiry.forward for each in expiries], default=0)
+    strikes = max(map(abs, put_strikes), default=0)
+    small = max(sizes) < LANE_INPUT and min(sizes) > -LANE_INPUT and len(sizes) <= MAX_POSITIONS + 1
+    if small and forward < LANE_INPUT and strikes < LANE_STRIKES:
+        return lane_risk(grid, expiries, put_strikes)
+    return plain_risk(grid, expiries, put_strikes)
 
 
-def _expiry_risk(grid: Grid, holding: ExpiryHolding, sums: list[int]) -> _ExpiryRisk:
-    """Money from sums: the strikes of puts, the forward, discount and static factor."""
-    expiry = holding.expiry
-    forward, discount = expiry.forward, expiry.discount
-    strikes = sum(
-        amount * option.strike
-        for option, amount in zip(holding.options, holding.amounts, strict=True)
-        if not option.is_call
-    )
-    fixed = strikes << BITS
-    long, short = forward * expiry.long_factor, forward * expiry.short_factor
-    fixed_long, fixed_short = fixed * expiry.long_factor, fixed * expiry.short_factor
-    zero = -(fixed // forward)
-    return _ExpiryRisk(
-        mark=(forward * sums[grid.mark] + fixed) * discount >> BITS,
-        up=(forward * sums[grid.basis_up] + fixed) * discount >> BITS,
-        down=(forward * sums[grid.basis_down] + fixed) * discount >> BITS,
-        shocked=[long * s + fixed_long if s >= zero else short * s + fixed_short for s in sums],
-    )
+def plain_risk(grid: Grid, expiries: Sequence[ExpiryHolding], put_strikes: Sequence[int]) -> OptionRisk:
+    """The definition, with integers of any size."""
+    marks, basis_moves, shocked = [], [], []
+    for holding, strikes in zip(expiries, put_strikes, strict=True):
+        expiry = holding.expiry
+        columns = zip(*(option.values for option in holding.options), strict=True)
+        sums = [sum(map(product, holding.amounts, column)) for column in columns]
+        worth = [expiry.forward * each + (strikes << BITS) for each in sums]
+        mark, up, down = (
+            worth[place] * expiry.discount >> BITS for place in (grid.mark, grid.basis_up, grid.basis_down)
+        )
+        marks.append(mark)
+        basis_moves.append((up - mark, down - mark))
+        shocked.append([each * (expiry.long_factor if each >= 0 else expiry.short_factor) for each in worth])
+    pnl = []
+    for place, point in enumerate(grid.points):
+        moved = [row[place] for row in shocked]
+        if point.vol in SKEWS:
+            pnl.append(-sum(abs((each >> BITS) - mark) for each, mark in zip(moved, marks, strict=True)))
+        else:
+            pnl.append((sum(moved) >> BITS) - sum(marks))
+    return OptionRisk(sum(marks), basis_moves, pnl)
 
 
-def _scenario_pnl(holding: UnderlyingHolding, risks: list[_ExpiryRisk], offsets: int) -> list[int]:
+def lane_risk(grid: Grid, expiries: Sequence[ExpiryHolding], put_strikes: Sequence[int]) -> OptionRisk:
+    """`plain_risk` with all points of an option in one integer.
+
+    For at most MAX_POSITIONS options within LANE_INPUT and LANE_STRIKES: 2^7 2^50 2^61 of the sums times 2^50
+    of the forward and 2^63 of the factor are within the 2^239 of a lane.
+    """
+    lanes = make_lanes(len(grid.points))
+    skews = [place for place, point in enumerate(grid.points) if point.vol in SKEWS]
+    skew_pnl = [0] * len(skews)
+    marks, total, basis_moves = 0, 0, []
+    for holding, strikes in zip(expiries, put_strikes, strict=True):
+        expiry, discount = holding.expiry, holding.expiry.discount
+        worth = expiry.forward * sum(
+            map(product, holding.amounts, [option.row for option in holding.options])
+        )
+        worth += (strikes << BITS) * lanes.ones
+        lifted = worth + lanes.halves
+        mark = lane(lifted, grid.mark) * discount >> BITS
+        up = lane(lifted, grid.basis_up) * discount >> BITS
+        down = lane(lifted, grid.basis_down) * discount >> BITS
+        marks += mark
+        basis_moves.append((up - mark, down - mark))
+        gains = lanes.positive_part(lifted)
+        shocked = expiry.short_factor * worth + (expiry.long_factor - expiry.short_factor) * gains
+        total += shocked
+        lifted = shocked + lanes.halves
+        for number, place in enumerate(skews):
+            skew_pnl[number] -= abs((lane(lifted, place) >> BITS) - mark)
+    pnl = [(each >> BITS) - marks for each in lanes.unpack(total)]
+    for place, loss in zip(skews, skew_pnl, strict=True):
+        pnl[place] = loss
+    return OptionRisk(marks, basis_moves, pnl)
+
+
+def _put_strikes(holding: ExpiryHolding) -> int:
+    """Sum of amount times strike of the puts."""
+    return sum(map(product, holding.amounts, [option.put_strike for option in holding.options]))
+
+
+def _scenario_pnl(holding: UnderlyingHolding, risk: OptionRisk, offsets: int) -> list[int]:
     """Grains, by scenario."""
     grid = holding.grid
-    marks = sum(risk.mark for risk in risks)
-    totals = [sum(column) for column in zip(*(risk.shocked for risk in risks), strict=True)]
-    linear = sum(perp.amount * perp.price for perp in holding.perps)
-    futures = [each for each in holding.expiries if each.future_amount]
-    found = []
-    for scenario, place in zip(grid.parameters.scenarios, grid.places, strict=True):
-        pnl = linear * (scenario.spot - ONE) + (offsets * (scenario.spot - ONE) >> BITS)
-        for each in futures:
-            moved = shocked_forward(each.expiry.live, scenario.spot) - ONE
-            pnl += each.future_amount * each.expiry.forward * moved
-        if scenario.vol in SKEWS:
-            pnl -= sum(abs((risk.shocked[place] >> BITS) - risk.mark) for risk in risks)
-        elif risks:
-            pnl += (totals[place] >> BITS) - marks
-        found.append(pnl * scenario.damp >> BITS)
-    return found
-
-
-def _basis(holding: UnderlyingHolding, risks: list[_ExpiryRisk]) -> int:
-    """Grains, not above 0: what each expiry loses when its forward alone moves, by its weight."""
-    grid, total, found = holding.grid, 0, iter(risks)
+    linear = sum([perp.amount * perp.price for perp in holding.perps])
+    pnl = [risk.pnl[place] for place in grid.places]
+    if linear or offsets:
+        pnl = [
+            each + linear * move + (offsets * move >> BITS)
+            for each, move in zip(pnl, grid.moves, strict=True)
+        ]
     for each in holding.expiries:
-        risk = next(found) if each.options else _ExpiryRisk(0, 0, 0, [])
-        future, forwards = each.future_amount * each.expiry.forward, each.expiry.forwards
-        up = risk.up - risk.mark + future * (forwards[grid.basis_up] - ONE)
-        down = risk.down - risk.mark + future * (forwards[grid.basis_down] - ONE)
+        if each.future_amount:
+            future, live = each.future_amount * each.expiry.forward, each.expiry.live
+            moves = [shocked_forward(live, scenario.spot) - ONE for scenario in grid.parameters.scenarios]
+            pnl = [before + future * move for before, move in zip(pnl, moves, strict=True)]
+    return [each * damp >> BITS for each, damp in zip(pnl, grid.damps, strict=True)]
+
+
+def _basis(holding: UnderlyingHolding, risk: OptionRisk) -> int:
+    """Grains, not above 0: what each expiry loses when its forward alone moves, by its weight."""
+    grid, total, option_moves = holding.grid, 0, iter(risk.basis_moves)
+    for each in holding.expiries:
+        up, down = next(option_moves) if each.options else (0, 0)
+        if each.future_amount:
+            future, forwards = each.future_amount * each.expiry.forward, each.expiry.forwards
+            up += future * (forwards[grid.basis_up] - ONE)
+            down += future * (forwards[grid.basis_down] - ONE)
         total += min(up, down, 0) * each.expiry.basis_weight >> BITS
     return total
 
@@ -287,30 +292,33 @@ def _contingencies(holding: UnderlyingHolding, values: list[int], unit: int) -> 
     """All of them, rounded up to the unit. `values` are the collaterals', in grains."""
     p, spot = holding.grid.parameters, holding.spot
     confidence = min([holding.spot_confidence, *(perp.confidence for perp in holding.perps if perp.amount)])
-    perps = sum(abs(perp.amount) for perp in holding.perps) * spot
-    naked = linear_oracle = option_oracle = 0
-    futures = 0
-    linear_oracle = perps * _doubt(p, confidence)
+    linear = sum([abs(perp.amount) for perp in holding.perps])
+    linear_oracle = linear * _doubt(p, confidence)
+    naked = option_oracle = 0
     for each in holding.expiries:
-        notional = abs(each.future_amount) * spot
-        futures += notional
-        linear_oracle += notional * _doubt(p, min(confidence, each.expiry.forward_confidence))
-        gross = sum(map(abs, each.amounts)) * spot
-        option_oracle += gross * _doubt(p, min(confidence, each.expiry.confidence))
-        naked += _naked_short(each) * spot
+        if each.future_amount:
+            future = abs(each.future_amount)
+            linear += future
+            linear_oracle += future * _doubt(p, min(confidence, each.expiry.forward_confidence))
+        weakest = min(confidence, each.expiry.confidence)
+        if weakest < p.confidence_threshold:
+            option_oracle += sum(map(abs, each.amounts)) * _doubt(p, weakest)
+        naked += _naked_short(each)
     collateral_mm = collateral_im = collateral_oracle = 0
     for value, asset in zip(values, holding.collaterals, strict=True):
         collateral_mm += value * asset.mm_haircut
         collateral_im += value * asset.im_haircut
         collateral_oracle += value * _doubt(p, min(asset.confidence, holding.spot_confidence))
+    linear *= spot
+    naked *= spot
     fine = unit << BITS
     return Contingencies(
-        perp_mm=-(-(perps + futures) * p.mm_perp // unit),
-        perp_im=-(-(perps + futures) * p.im_perp // unit),
-        perp_oracle=-(-linear_oracle // unit),
+        perp_mm=-(-linear * p.mm_perp // unit),
+        perp_im=-(-linear * p.im_perp // unit),
+        perp_oracle=-(-linear_oracle * spot // unit),
         option_mm=-(-naked * p.mm_option // unit),
         option_im=-(-naked * p.im_option // unit),
-        option_oracle=-(-option_oracle // unit),
+        option_oracle=-(-option_oracle * spot // unit),
         collateral_mm=-(-collateral_mm // fine),
         collateral_im=-(-collateral_im // fine),
         collateral_oracle=-(-collateral_oracle // fine),
@@ -324,7 +332,10 @@ def _doubt(p: MarginParameters, confidence: int) -> int:
 
 def _naked_short(holding: ExpiryHolding) -> int:
     """Short amount per strike that no option of the same strike covers, summed."""
-    by_strike: dict[int, int] = {}
-    for option, amount in zip(holding.options, holding.amounts, strict=True):
-        by_strike[option.strike] = by_strike.get(option.strike, 0) + amount
-    return -sum(amount for amount in by_strike.values() if amount < 0)
+    if min(holding.amounts, default=0) >= 0:
+        return 0
+    strikes = [option.strike for option in holding.options]
+    by_strike = dict.fromkeys(strikes, 0)
+    for strike, amount in zip(strikes, holding.amounts, strict=True):
+        by_strike[strike] += amount
+    return -sum([amount for amount in by_strike.values() if amount < 0])

@@ -15,18 +15,13 @@ state/vector_risk.py makes the same arrays for whole chains.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from state.black76 import Divisor, divisor, otm_fraction
 from state.fixed import BITS, MAX, ONE, ln_ratio, mul, ratio
+from state.lanes import pack
 from state.risk_grid import Expiry, Grid, Vol
 from state.svi import total_vol
-
-Vector = np.ndarray[Any, np.dtype[np.int64]]
-LIMB_BITS = 31
-LIMB_MASK = (1 << LIMB_BITS) - 1
 
 
 class StrikeTerms(NamedTuple):
@@ -42,12 +37,12 @@ class StrikeTerms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RiskArray:
-    """`limbs`: the low 31 bits of all values, then what is above, for exact sums of products in 64 bits."""
+    """`row`: the values packed by state/lanes.py; `put_strike`: what a put's value lacks, 0 of a call."""
 
     strike: int
-    is_call: bool
+    put_strike: int
     values: tuple[int, ...]
-    limbs: Vector
+    row: int
 
 
 def strike_terms(expiry: Expiry, strike: int) -> StrikeTerms:
@@ -85,16 +80,11 @@ def make_risk_array(expiry: Expiry, grid: Grid, strike: int, is_call: bool) -> R
     for point, forward, log in zip(grid.points, expiry.forwards, expiry.logs, strict=True):
         call = call_fraction(terms.log_moneyness - log, forward, terms.moneyness, divisors[point.vol])
         values.append(call if is_call else call - forward)
-    return RiskArray(strike, is_call, tuple(values), limbs_of(np.array(values, dtype=np.int64)))
-
-
-def limbs_of(values: Vector) -> Vector:
-    """Low limbs, then high ones, along the last axis."""
-    return np.concatenate((values & LIMB_MASK, values >> LIMB_BITS), axis=-1)
+    return RiskArray(strike, 0 if is_call else strike, tuple(values), pack(values))
 
 
 def option_value(expiry: Expiry, array: RiskArray, point: int) -> int:
     """What one unit of the underlying's option is worth at a point, discounted, in the unit of the forward,
     rounded down."""
-    undiscounted = array.values[point] * expiry.forward + (0 if array.is_call else array.strike << BITS)
+    undiscounted = array.values[point] * expiry.forward + (array.put_strike << BITS)
     return undiscounted * expiry.discount >> 2 * BITS

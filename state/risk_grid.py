@@ -122,6 +122,9 @@ class Grid:
     basis_up: int
     basis_down: int
     places: tuple[int, ...]
+    moves: tuple[int, ...]
+    """Of the spot, by scenario: shock less 1."""
+    damps: tuple[int, ...]
 
 
 def make_grid(parameters: MarginParameters) -> Grid:
@@ -131,7 +134,9 @@ def make_grid(parameters: MarginParameters) -> Grid:
     wanted += [Point(ONE if s.vol in SKEWS else s.spot, s.vol) for s in parameters.scenarios]
     points = tuple(dict.fromkeys(wanted))
     mark, up, down, *places = [points.index(point) for point in wanted]
-    return Grid(parameters, points, mark, up, down, tuple(places))
+    moves = tuple(scenario.spot - ONE for scenario in parameters.scenarios)
+    damps = tuple(scenario.damp for scenario in parameters.scenarios)
+    return Grid(parameters, points, mark, up, down, tuple(places), moves, damps)
 
 
 class ExpiryMarket(NamedTuple):

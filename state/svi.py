@@ -20,7 +20,7 @@ MAX_VARIANCE_X112 = 144 << 112
 
 
 class Svi(NamedTuple):
-    """Raw parameters: |a|, |b| and tau below 2^20, tau above 0; rho, m, sigma x56; forward_ref in 1..MAX_PRICE."""
+    """Raw parameters: |a|, |b|, tau below 2^20, tau above 0; rho, m, sigma x56; forward_ref a price."""
 
     a_x112: int
     b_x112: int
