@@ -34,6 +34,10 @@ _BUCKET_PREFIX: Final = {
     keys.POSITION: 9,
     keys.ACCOUNT_ORDER: 9,
     keys.DEAD_MAN: 1,
+    keys.EXPIRY_OF: 24,
+    keys.EXPIRY_MARKET: 6,
+    keys.MARKET_POSITION: 5,
+    keys.DUE: 1,
 }
 """Length of the prefix that names a key's bucket; kinds that are not here are never iterated."""
 

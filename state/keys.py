@@ -26,9 +26,16 @@ ORDER: Final = 0x0C
 ACCOUNT_ORDER: Final = 0x0D
 DEAD_MAN: Final = 0x0E
 WITHDRAWAL: Final = 0x0F
+EXPIRY: Final = 0x10
+EXPIRY_OF: Final = 0x11
+EXPIRY_MARKET: Final = 0x12
+MARKET_POSITION: Final = 0x13
+DUE: Final = 0x14
+SERIES: Final = 0x15
 RATE: Final = 0x16
 SURFACE: Final = 0x17
 PRICING: Final = 0x18
+LISTINGS: Final = 0x1F
 
 MAX_U64: Final = 2**64 - 1
 
@@ -36,6 +43,7 @@ SYSTEM_KEY: Final = bytes([SYSTEM]).ljust(32, b"\0")
 PROGRESS_KEY: Final = bytes([PROGRESS]).ljust(32, b"\0")
 PARAMETERS_KEY: Final = bytes([PARAMETERS]).ljust(32, b"\0")
 PUBLISHERS_KEY: Final = bytes([PUBLISHERS]).ljust(32, b"\0")
+LISTINGS_KEY: Final = bytes([LISTINGS]).ljust(32, b"\0")
 
 _instrument = Struct(">BI27x").pack
 _account = Struct(">BQ23x").pack
@@ -50,6 +58,11 @@ _market_prefix = Struct(">BI").pack
 _book_prefix = Struct(">BIB").pack
 _account_prefix = Struct(">BQ").pack
 _account_market_prefix = Struct(">BQI").pack
+_expiry_of = Struct(">B23sQ").pack
+_expiry_market = Struct(">BIBI22x").pack
+_expiry_stage_prefix = Struct(">BIB").pack
+_market_position = Struct(">BIQ19x").pack
+_due = Struct(">BQBQ14x").pack
 
 
 def name_key(kind: int, name: str) -> bytes:
@@ -133,3 +146,55 @@ def withdrawal_key(number: int) -> bytes:
 def pricing_key(expiry: int) -> bytes:
     """Of an expiry's number."""
     return _instrument(PRICING, expiry)
+
+
+@lru_cache(4_096)
+def expiry_key(expiry: int) -> bytes:
+    return _instrument(EXPIRY, expiry)
+
+
+def expiry_of_key(underlying: bytes, expiry_s: int) -> bytes:
+    """Of an underlying's name (at most MAX_UNDERLYING_BYTES; padding does not matter) and a time."""
+    return _expiry_of(EXPIRY_OF, underlying, expiry_s)
+
+
+@lru_cache(4_096)
+def expiries_prefix(underlying: bytes) -> bytes:
+    """All expiries of an underlying, in the order of their times."""
+    return _expiry_of(EXPIRY_OF, underlying, 0)[:24]
+
+
+def expiry_market_key(expiry: int, stage: int, market: int) -> bytes:
+    """Stage 0: open; 1: settled. So what is left to settle, and then to delist, is a prefix."""
+    return _expiry_market(EXPIRY_MARKET, expiry, stage, market)
+
+
+def expiry_markets_prefix(expiry: int, stage: int) -> bytes:
+    return _expiry_stage_prefix(EXPIRY_MARKET, expiry, stage)
+
+
+def parse_expiry_market(key: bytes) -> int:
+    """The market."""
+    return int.from_bytes(key[6:10], "big")
+
+
+def market_position_key(market: int, account: int) -> bytes:
+    return _market_position(MARKET_POSITION, market, account)
+
+
+def market_positions_prefix(market: int) -> bytes:
+    return _market_prefix(MARKET_POSITION, market)
+
+
+def due_key(time_s: int, what: int, number: int) -> bytes:
+    """`what`: `leaves.Due`; `number`: of the expiry or series."""
+    return _due(DUE, time_s, what, number)
+
+
+def parse_due_key(key: bytes) -> tuple[int, int, int]:
+    """(time_s, what, number)."""
+    return int.from_bytes(key[1:9], "big"), key[9], int.from_bytes(key[10:18], "big")
+
+
+def series_key(series: int) -> bytes:
+    return _instrument(SERIES, series)

@@ -113,15 +113,15 @@ class Parameters(FixedLeaf):
 class Instrument(FixedLeaf):
     """One tradable instrument as listed; `name` is padded with zeros."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">31s B 31s B Q Q Q Q I I I I I Q")
+    LAYOUT: ClassVar[Struct] = Struct(">31s B 31s B Q Q Q Q I I I I I Q Q Q I")
 
     name: bytes
     kind: int
-    """0 perpetual; 1 future, 2 call, 3 put are reserved."""
+    """Kind: 0 perpetual, 1 future, 2 call, 3 put."""
     underlying: bytes
     """Feed name of the index."""
     status: int
-    """0 listed, 1 trading, 2 reduce-only, 3 halted."""
+    """Status. Of a dated instrument its expiry's status counts as well."""
     tick_uusd: int
     lot_ulots: int
     """Tick_uusd * lot_ulots is a multiple of 10^6, so every fill's notional is exact."""
@@ -136,6 +136,12 @@ class Instrument(FixedLeaf):
     taker_fee_ppm: int
     impact_notional_uusd: int
     """Depth at which the premium is measured."""
+    strike_uusd: int = 0
+    """Of options; 0 of others."""
+    expiry_s: int = 0
+    """When it expires; 0 of perpetuals."""
+    expiry: int = 0
+    """Number of its Expiry; 0 of perpetuals."""
 
 
 @dataclass
@@ -157,7 +163,8 @@ class Market(FixedLeaf):
     funding_ms: int
     """Up to when funding has accrued."""
     funding_pot_uusd: int
-    """Paid in by payers, drawn by receivers; keeps roundings."""
+    """Paid in by payers, drawn by receivers; keeps roundings. Of a dated instrument the pot from which positions
+    are settled: their losses come in, their gains go out, what is left goes to the insurance fund."""
     open_interest_ulots: int
     last_price_uusd: int
     reference_batch: int
@@ -403,12 +410,137 @@ class Taker(FixedLeaf):
     """Resting orders met so far: filled or removed."""
 
 
+class Kind(IntEnum):
+    """What an instrument is."""
+
+    PERPETUAL = 0
+    FUTURE = 1
+    CALL = 2
+    PUT = 3
+
+
+class Status(IntEnum):
+    """Where an instrument, or all of an expiry, stands in its life; delisted means that the leaves are gone."""
+
+    LISTED = 0
+    """Not priced yet."""
+    TRADING = 1
+    REDUCE_ONLY = 2
+    HALTED = 3
+    SETTLING = 4
+    """Expired: orders and positions are being closed, or the settlement price is not known yet."""
+    SETTLED = 5
+
+
+class Due(IntEnum):
+    """What block time drives."""
+
+    LIST = 0
+    """A series lists what is missing; number: the series."""
+    SETTLE = 1
+    """An expiry is over, or its price is known; number: the expiry."""
+    DELIST = 2
+    """A settled expiry's leaves go; number: the expiry."""
+
+
+@dataclass
+class Listings(FixedLeaf):
+    """Registers of the life cycle; absent before the first series."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">I I Q")
+
+    next_expiry: int = 1
+    next_series: int = 1
+    delisted: int = 0
+    """Counts instruments that are gone."""
+
+
+@dataclass
+class Expiry(FixedLeaf):
+    """One expiry of an underlying: its status, its settlement average and price."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">31s Q B Q Q I I I I")
+
+    underlying: bytes
+    expiry_s: int
+    status: int
+    """Status: LISTED, TRADING, SETTLING or SETTLED."""
+    settlement_uusd: int
+    """0 until the average is complete."""
+    average_uusd_s: int
+    """Index times seconds, summed over the settlement window so far."""
+    average_rest: int
+    """Thousandths of the above."""
+    covered_ms: int
+    """How much of the window that sum covers."""
+    instruments: int
+    """Listed and not gone."""
+    settled: int
+    """Instruments settled."""
+
+
+@dataclass
+class ExpiryOf(FixedLeaf):
+    """Finds an expiry by underlying and time."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">I")
+
+    expiry: int
+
+
+@dataclass
+class Terms(FixedLeaf):
+    """Trading terms of instruments yet to be listed; part of `Series`, not a leaf of its own."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q I I I I I Q")
+
+    tick_uusd: int
+    lot_ulots: int
+    min_size_ulots: int
+    max_size_ulots: int
+    band_ppm: int
+    initial_margin_ppm: int
+    maintenance_margin_ppm: int
+    maker_fee_ppm: int
+    taker_fee_ppm: int
+    impact_notional_uusd: int
+
+
+@dataclass
+class Series(FixedLeaf):
+    """A template from which expiries are listed, and how far the one under way has come."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">31s B B B Q I 60s 60s I Q I")
+
+    underlying: bytes
+    rule: int
+    """calendar.Rule."""
+    ahead: int
+    """How many of the rule's next expiries are kept listed."""
+    kinds: int
+    """Bits: 1 futures, 2 calls, 4 puts."""
+    strike_step_uusd: int
+    strikes: int
+    """On each side of the index."""
+    future: bytes
+    """Encoded Terms; zeros if futures are not listed."""
+    option: bytes
+    """Encoded Terms; zeros if options are not listed."""
+    expiry: int = 0
+    """Number of the expiry being listed; 0 when none is."""
+    strike_uusd: int = 0
+    """The lowest strike of that expiry."""
+    listed: int = 0
+    """Steps of its listing done: first the future, then a call and a put for each strike."""
+
+
 class Phase(IntEnum):
     """What a block is at."""
 
     MESSAGES = 0
     SWITCHES = 1
-    TRANSACTIONS = 2
+    DUE = 2
+    TRANSACTIONS = 3
 
 
 class Task(IntEnum):
@@ -436,6 +568,7 @@ class Progress:
     __slots__ = (
         "accumulator",
         "cursor",
+        "due",
         "messages_left",
         "operation",
         "parent",
@@ -444,7 +577,7 @@ class Progress:
         "taker",
         "task",
     )
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIII32sQ")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQ")
 
     def __init__(
         self,
@@ -453,6 +586,7 @@ class Progress:
         parent: int = Task.NONE,
         messages_left: int = 0,
         switches: int = 0,
+        due: int = 0,
         operation: int = 0,
         accumulator: bytes = bytes(32),
         cursor: int = 0,
@@ -465,6 +599,8 @@ class Progress:
         self.messages_left = messages_left
         self.switches = switches
         """Dead-man switches executed."""
+        self.due = due
+        """Steps done of what block time drives."""
         self.operation = operation
         """Next operation of a bulk action, next feed of an oracle update."""
         self.accumulator = accumulator
@@ -480,6 +616,7 @@ class Progress:
             self.parent,
             self.messages_left,
             self.switches,
+            self.due,
             self.operation,
             self.accumulator,
             self.cursor,
@@ -515,6 +652,13 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.ACCOUNT_ORDER: AccountOrder,
     keys.DEAD_MAN: Marker,
     keys.WITHDRAWAL: Withdrawal,
+    keys.EXPIRY: Expiry,
+    keys.EXPIRY_OF: ExpiryOf,
+    keys.EXPIRY_MARKET: Marker,
+    keys.MARKET_POSITION: Marker,
+    keys.DUE: Marker,
+    keys.SERIES: Series,
+    keys.LISTINGS: Listings,
     keys.RATE: RateFeed,
     keys.SURFACE: Surface,
     keys.PRICING: Pricing,
@@ -526,7 +670,7 @@ def _values_of(leaf_type: type[FixedLeaf]) -> Any:
     return attrgetter(*names) if len(names) > 1 else lambda leaf: (getattr(leaf, names[0]),)
 
 
-_types: list[type[FixedLeaf]] = [*LEAF_OF_KIND.values(), Taker]
+_types: list[type[FixedLeaf]] = [*LEAF_OF_KIND.values(), Taker, Terms]
 for _type in _types:
     setattr(_type, "values", staticmethod(_values_of(_type)))  # noqa: B010 - a class of C takes it only so
 
