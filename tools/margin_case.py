@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import fields
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -35,6 +36,7 @@ UNIT = 2**64
 LOT = 2**64
 LARGEST = 2**63
 """Of prices, money and amounts."""
+LARGEST_EXPONENT = 400
 GROUPS = {
     "vol_shock": ("range_up", "range_down", "floor_up", "power_short", "power_long", "days_floor"),
     "margin": (
@@ -102,9 +104,9 @@ class Node:
         return self.value
 
     def flag(self) -> bool:
-        if not isinstance(self.value, bool):
+        if self.value not in (True, False):
             self.fail("true or false is expected")
-        return self.value
+        return bool(self.value)
 
     def scaled(self, scale: int, bound: int, above_zero: bool = False) -> int:
         """The number times `scale`, to nearest."""
@@ -234,6 +236,14 @@ def report(margin: PortfolioMargin) -> dict[str, Any]:
     }
 
 
+def exact(text: str) -> Fraction:
+    """A JSON number; what no double could hold is refused, or 0. Raises BadCase."""
+    number = Decimal(text)
+    if number.adjusted() > LARGEST_EXPONENT:
+        raise BadCase(f"{text[:20]}: out of bounds")
+    return Fraction(number) if number.adjusted() >= -LARGEST_EXPONENT else Fraction(0)
+
+
 def refuse_constant(name: str) -> NoReturn:
     raise BadCase(f"{name} is no number")
 
@@ -241,7 +251,7 @@ def refuse_constant(name: str) -> NoReturn:
 def load(text: str) -> Node:
     """The case in a JSON text, its numbers exact. Raises BadCase."""
     try:
-        document = json.loads(text, parse_float=Fraction, parse_int=Fraction, parse_constant=refuse_constant)
+        document = json.loads(text, parse_float=exact, parse_int=exact, parse_constant=refuse_constant)
     except (json.JSONDecodeError, RecursionError) as error:
         raise BadCase(f"not JSON: {error}") from error
     return Node(document, "$")["case"]
