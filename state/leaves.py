@@ -163,8 +163,8 @@ class Market(FixedLeaf):
     funding_ms: int
     """Up to when funding has accrued."""
     funding_pot_uusd: int
-    """Paid in by payers, drawn by receivers; keeps roundings. Of a dated instrument the pot from which positions
-    are settled: their losses come in, their gains go out, what is left goes to the insurance fund."""
+    """Paid in by payers, drawn by receivers; keeps roundings. Of a dated instrument: the pot from which
+    positions are settled; losses come in, gains go out, what is left goes to the insurance fund."""
     open_interest_ulots: int
     last_price_uusd: int
     reference_batch: int
@@ -420,7 +420,7 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
-    """Where an instrument, or all of an expiry, stands in its life; delisted means that the leaves are gone."""
+    """Where an instrument, or all of an expiry, stands in its life; when delisted, its leaves are gone."""
 
     LISTED = 0
     """Not priced yet."""
