@@ -159,8 +159,31 @@ Action = (
 
 class Price(msgspec.Struct, frozen=True):
     feed: str
-    """An underlying's name (its index) or an instrument's name (its mark)."""
+    """Of an underlying (its index), a perpetual (its mark), an expiry (its forward), or the collateral."""
     value_uusd: int
+    confidence_ppm: int
+
+
+class Rate(msgspec.Struct, frozen=True):
+    feed: str
+    """An expiry's name, as `BTC-27DEC26`."""
+    value_ppb: int
+    """Until that expiry, continuously compounded, a year; signed."""
+    confidence_ppm: int
+
+
+class SurfaceReport(msgspec.Struct, frozen=True):
+    """Raw SVI (`svi`): the first five, in 10^-12, are signed."""
+
+    feed: str
+    """An expiry's name."""
+    a_pico: int
+    b_pico: int
+    rho_pico: int
+    m_pico: int
+    sigma_pico: int
+    forward_uusd: int
+    tau_s: int
     confidence_ppm: int
 
 
@@ -169,6 +192,8 @@ class OracleReport(msgspec.Struct, frozen=True):
     prices: tuple[Price, ...]
     signature: bytes
     """64 bytes, EIP-2098."""
+    rates: tuple[Rate, ...] = ()
+    surfaces: tuple[SurfaceReport, ...] = ()
 
 
 class OracleUpdate(msgspec.Struct, frozen=True):

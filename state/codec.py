@@ -12,7 +12,7 @@ the door to all of it: the encoder is here, decoder and primitives are re-export
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from state.actions import (
@@ -28,10 +28,12 @@ from state.actions import (
     Payload,
     PlaceOrder,
     Price,
+    Rate,
     Replacement,
     ReplaceOrder,
     RevokeSessionKey,
     SignedAction,
+    SurfaceReport,
     Transfer,
     Withdraw,
 )
@@ -51,11 +53,12 @@ from state.codec_format import (
     MarketEntry,
     Table,
     entry_of,
-    is_name,
     read_signed,
     read_varint,
+    report_names,
     signed_varint,
     varint,
+    write_name,
 )
 from state.units import (
     MAX_BULK_OPERATIONS,
@@ -191,36 +194,56 @@ def _nonce(nonce: int, timestamp_ms: int) -> bytes:
     return varint((ago << 2 if ago >= 0 else ~(ago << 1) << 1) | 1)
 
 
-def _name(name: str) -> bytes:
-    raw = name.encode()
-    if not is_name(raw):
-        raise CodecError("feed", "not 1 to 31 visible ASCII characters")
-    return BYTES[len(raw)] + raw
-
-
 def _update(update: OracleUpdate, timestamp_ms: int) -> bytes:
     if len(update.reports) > MAX_PUBLISHERS:
         raise CodecError("reports", f"more than {MAX_PUBLISHERS}")
-    return BYTES[OracleUpdate.KIND] + _list(
-        update.reports, lambda report: _report(report, timestamp_ms), "reports"
+    names = report_names(update)
+    if len(names) > MAX_FEEDS_PER_REPORT:
+        raise CodecError("feeds", f"more than {MAX_FEEDS_PER_REPORT}")
+    places = {name: varint(place) for place, name in enumerate(names)}
+    return (
+        BYTES[OracleUpdate.KIND]
+        + _list(names, write_name, "feeds")
+        + _list(update.reports, lambda report: _report(report, timestamp_ms, places), "reports")
     )
 
 
-def _report(report: OracleReport, timestamp_ms: int) -> bytes:
-    if len(report.prices) > MAX_FEEDS_PER_REPORT:
-        raise CodecError("prices", f"more than {MAX_FEEDS_PER_REPORT}")
+def _report(report: OracleReport, timestamp_ms: int, places: Mapping[str, bytes]) -> bytes:
+    for name in ("prices", "rates", "surfaces"):
+        if len(getattr(report, name)) > MAX_FEEDS_PER_REPORT:
+            raise CodecError(name, f"more than {MAX_FEEDS_PER_REPORT}")
     return (
         signed_varint(timestamp_ms - report.timestamp_ms, "timestamp_ms")
-        + _list(report.prices, _price, "prices")
+        + _list(report.prices, lambda price: _price(price, places), "prices")
+        + _list(report.rates, lambda rate: _rate(rate, places), "rates")
+        + _list(report.surfaces, lambda surface: _surface(surface, places), "surfaces")
         + _fixed(report.signature, SIGNATURE_BYTES, "signature")
     )
 
 
-def _price(price: Price) -> bytes:
+def _price(price: Price, places: Mapping[str, bytes]) -> bytes:
     return (
-        _name(price.feed)
+        places[price.feed]
         + varint(price.value_uusd, "value_uusd")
         + varint(price.confidence_ppm, "confidence_ppm")
+    )
+
+
+def _rate(rate: Rate, places: Mapping[str, bytes]) -> bytes:
+    return (
+        places[rate.feed]
+        + signed_varint(rate.value_ppb, "value_ppb")
+        + varint(rate.confidence_ppm, "confidence_ppm")
+    )
+
+
+def _surface(surface: SurfaceReport, places: Mapping[str, bytes]) -> bytes:
+    shape = ("a_pico", "b_pico", "rho_pico", "m_pico", "sigma_pico")
+    rest = ("forward_uusd", "tau_s", "confidence_ppm")
+    return (
+        places[surface.feed]
+        + b"".join([signed_varint(getattr(surface, name), name) for name in shape])
+        + b"".join([varint(getattr(surface, name), name) for name in rest])
     )
 
 

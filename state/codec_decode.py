@@ -9,7 +9,7 @@ shows as IndexError inside and becomes CodecError at the door.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from state.actions import (
@@ -27,6 +27,7 @@ from state.actions import (
     Payload,
     PlaceOrder,
     Price,
+    Rate,
     Replacement,
     ReplaceOrder,
     RevokeSessionKey,
@@ -34,6 +35,7 @@ from state.actions import (
     SelfTrade,
     Side,
     SignedAction,
+    SurfaceReport,
     Transfer,
     Withdraw,
 )
@@ -50,10 +52,11 @@ from state.codec_format import (
     Table,
     entry_of,
     in_u64,
-    is_name,
     read_bytes,
+    read_name,
     read_signed,
     read_varint,
+    report_names,
 )
 from state.units import (
     MAX_BULK_OPERATIONS,
@@ -275,29 +278,61 @@ def _read_action(data: bytes, offset: int, timestamp_ms: int, table: Table) -> t
 
 
 def _read_update(data: bytes, offset: int, timestamp_ms: int) -> tuple[OracleUpdate, int]:
+    limit = MAX_FEEDS_PER_REPORT
+    names, offset = _read_list(data, offset + 1, limit, lambda at: read_name(data, at), "feeds")
     reports, offset = _read_list(
-        data, offset + 1, MAX_PUBLISHERS, lambda at: _read_report(data, at, timestamp_ms), "reports"
+        data, offset, MAX_PUBLISHERS, lambda at: _read_report(data, at, timestamp_ms, names), "reports"
     )
-    return OracleUpdate(reports), offset
+    update = OracleUpdate(reports)
+    if report_names(update) != list(names):
+        raise CodecError("feeds", "not just those of the reports, in order")
+    return update, offset
 
 
-def _read_report(data: bytes, offset: int, timestamp_ms: int) -> tuple[OracleReport, int]:
+def _read_report(
+    data: bytes, offset: int, timestamp_ms: int, names: Sequence[str]
+) -> tuple[OracleReport, int]:
     ago, offset = read_signed(data, offset)
     reported_ms = in_u64(timestamp_ms - ago, "timestamp_ms")
-    prices, offset = _read_list(
-        data, offset, MAX_FEEDS_PER_REPORT, lambda at: _read_price(data, at), "prices"
-    )
+    limit = MAX_FEEDS_PER_REPORT
+    prices, offset = _read_list(data, offset, limit, lambda at: _read_price(data, at, names), "prices")
+    rates, offset = _read_list(data, offset, limit, lambda at: _read_rate(data, at, names), "rates")
+    surfaces, offset = _read_list(data, offset, limit, lambda at: _read_surface(data, at, names), "surfaces")
     signature, offset = read_bytes(data, offset, SIGNATURE_BYTES)
-    return OracleReport(reported_ms, prices, signature), offset
+    return OracleReport(reported_ms, prices, signature, rates, surfaces), offset
 
 
-def _read_price(data: bytes, offset: int) -> tuple[Price, int]:
-    name, offset = read_bytes(data, offset + 1, data[offset])
-    if not is_name(name):
-        raise CodecError("feed", "not 1 to 31 visible ASCII characters")
+def _read_feed(data: bytes, offset: int, names: Sequence[str]) -> tuple[str, int]:
+    place, offset = read_varint(data, offset)
+    if place >= len(names):
+        raise CodecError("feed", "not in the list of feeds")
+    return names[place], offset
+
+
+def _read_price(data: bytes, offset: int, names: Sequence[str]) -> tuple[Price, int]:
+    name, offset = _read_feed(data, offset, names)
     value, offset = read_varint(data, offset)
     confidence, offset = read_varint(data, offset)
-    return Price(name.decode("ascii"), value, confidence), offset
+    return Price(name, value, confidence), offset
+
+
+def _read_rate(data: bytes, offset: int, names: Sequence[str]) -> tuple[Rate, int]:
+    name, offset = _read_feed(data, offset, names)
+    value, offset = read_signed(data, offset)
+    confidence, offset = read_varint(data, offset)
+    return Rate(name, value, confidence), offset
+
+
+def _read_surface(data: bytes, offset: int, names: Sequence[str]) -> tuple[SurfaceReport, int]:
+    name, offset = _read_feed(data, offset, names)
+    shape, rest = [], []
+    for _ in range(5):
+        value, offset = read_signed(data, offset)
+        shape.append(value)
+    for _ in range(3):
+        value, offset = read_varint(data, offset)
+        rest.append(value)
+    return SurfaceReport(name, *shape, *rest), offset
 
 
 def decode_transaction(data: bytes, offset: int, timestamp_ms: int, table: Table) -> tuple[Payload, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from state.actions import OracleUpdate
 from state.units import MAX_NAME_BYTES, MAX_NONCE, OPERATION_BITS
 
 MAX_U64: Final = 2**64 - 1
@@ -114,6 +115,32 @@ def in_u64(value: int, field: str) -> int:
 def is_name(name: bytes) -> bool:
     """Whether `name` may name a feed or an instrument: 1 to 31 visible ASCII characters."""
     return 0 < len(name) <= MAX_NAME_BYTES and all(0x20 < byte < 0x7F for byte in name)
+
+
+def report_names(update: OracleUpdate) -> list[str]:
+    """All feeds that the reports name, each once, in the order of their characters."""
+    names = set()
+    for report in update.reports:
+        names.update([price.feed for price in report.prices])
+        names.update([rate.feed for rate in report.rates])
+        names.update([surface.feed for surface in report.surfaces])
+    return sorted(names)
+
+
+def write_name(name: str) -> bytes:
+    """Raises CodecError for what is no name."""
+    raw = name.encode()
+    if not is_name(raw):
+        raise CodecError("feed", "not 1 to 31 visible ASCII characters")
+    return BYTES[len(raw)] + raw
+
+
+def read_name(data: bytes, offset: int) -> tuple[str, int]:
+    """Inverse of `write_name`. Raises as `read_varint`."""
+    name, offset = read_bytes(data, offset + 1, data[offset])
+    if not is_name(name):
+        raise CodecError("feed", "not 1 to 31 visible ASCII characters")
+    return name.decode("ascii"), offset
 
 
 def entry_of(table: Table, market: int) -> MarketEntry:

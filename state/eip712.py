@@ -36,6 +36,7 @@ from state.actions import (
     Replacement,
     ReplaceOrder,
     RevokeSessionKey,
+    SurfaceReport,
     Transfer,
     Withdraw,
 )
@@ -71,8 +72,11 @@ _FIELDS: Final = {
     "AuthorizeSessionKey": f"uint64 account,address key,string scope,uint64 expiry_s,{_END}",
     "RevokeSessionKey": f"uint64 account,address key,{_END}",
     "CancelAllAfter": f"uint64 account,uint64 timeout_s,{_END}",
-    "OracleReport": "uint64 timestamp_ms,Price[] prices",
+    "OracleReport": "uint64 timestamp_ms,Price[] prices,Rate[] rates,SurfaceReport[] surfaces",
     "Price": "string feed,uint64 value_uusd,uint64 confidence_ppm",
+    "Rate": "string feed,int64 value_ppb,uint64 confidence_ppm",
+    "SurfaceReport": "string feed,int64 a_pico,int64 b_pico,int64 rho_pico,int64 m_pico,int64 sigma_pico,"
+    "uint64 forward_uusd,uint64 tau_s,uint64 confidence_ppm",
     "BlockHeader": "uint64 number,bytes32 parent_hash,uint64 timestamp_ms,bytes32 transactions,"
     "uint64 l1_block,uint64 inbox_next",
 }
@@ -146,12 +150,16 @@ _address_word = Struct(">12x20s").pack
 _address_number = Struct(">12x20s 24xQ").pack
 _key_words = Struct(">12x20s 32s 24xQ").pack
 _price_words = Struct(">32s 32s 24xQ 24xQ").pack
-_report_words = Struct(">32s 24xQ 32s").pack
+_feed_words = Struct(">32s 32s").pack
+_report_words = Struct(">32s 24xQ 32s 32s 32s").pack
 _header_words = Struct(">32s 24xQ 32s 24xQ 32s 24xQ 24xQ").pack
 
 _ORDER_TYPE: Final = TYPE_HASHES["Order"]
 _CANCEL_TYPE: Final = TYPE_HASHES["Cancel"]
 _REPLACEMENT_TYPE: Final = TYPE_HASHES["Replacement"]
+_PRICE_TYPE: Final = TYPE_HASHES["Price"]
+_RATE_TYPE: Final = TYPE_HASHES["Rate"]
+_SURFACE_TYPE: Final = TYPE_HASHES["SurfaceReport"]
 
 
 def _order_hash(order: Order, names: Names) -> bytes:
@@ -227,16 +235,41 @@ def action_digest(domain: Domain, action: Action, names: Names) -> bytes:
 
 
 def report_hash(report: OracleReport) -> bytes:
-    """EIP-712 struct hash of a publisher's report, without its signature."""
+    """EIP-712 struct hash of a publisher's report, without its signature.
+
+    Raises struct.error or OverflowError beyond 64 bits.
+    """
     prices = [
-        keccak(
-            _price_words(
-                TYPE_HASHES["Price"], keccak(price.feed.encode()), price.value_uusd, price.confidence_ppm
-            )
-        )
+        keccak(_price_words(_PRICE_TYPE, keccak(price.feed.encode()), price.value_uusd, price.confidence_ppm))
         for price in report.prices
     ]
-    return keccak(_report_words(TYPE_HASHES["OracleReport"], report.timestamp_ms, keccak(b"".join(prices))))
+    rates = [
+        keccak(
+            _feed_words(_RATE_TYPE, keccak(rate.feed.encode()))
+            + _signed_word(rate.value_ppb)
+            + _number_word(rate.confidence_ppm)
+        )
+        for rate in report.rates
+    ]
+    surfaces = [_surface_hash(surface) for surface in report.surfaces]
+    lists = (keccak(b"".join(hashes)) for hashes in (prices, rates, surfaces))
+    return keccak(_report_words(TYPE_HASHES["OracleReport"], report.timestamp_ms, *lists))
+
+
+def _surface_hash(surface: SurfaceReport) -> bytes:
+    shape = (surface.a_pico, surface.b_pico, surface.rho_pico, surface.m_pico, surface.sigma_pico)
+    return keccak(
+        _feed_words(_SURFACE_TYPE, keccak(surface.feed.encode()))
+        + b"".join([_signed_word(value) for value in shape])
+        + _two_numbers(surface.forward_uusd, surface.tau_s)
+        + _number_word(surface.confidence_ppm)
+    )
+
+
+def _signed_word(value: int) -> bytes:
+    """An int64 as its 32-byte word. Raises OverflowError beyond 64 bits."""
+    value.to_bytes(8, "big", signed=True)
+    return value.to_bytes(32, "big", signed=True)
 
 
 def report_digest(domain: Domain, report: OracleReport) -> bytes:
@@ -410,7 +443,7 @@ def _wallet_safe(value: Any) -> Any:
         return {name: _wallet_safe(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_wallet_safe(item) for item in value]
-    return str(value) if isinstance(value, int) and value > _SAFE_INTEGER else value
+    return str(value) if isinstance(value, int) and abs(value) > _SAFE_INTEGER else value
 
 
 def typed_data(

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from state.actions import (
     Action,
@@ -33,6 +34,7 @@ from state.actions import (
     Payload,
     PlaceOrder,
     Price,
+    Rate,
     Replacement,
     ReplaceOrder,
     RevokeSessionKey,
@@ -40,10 +42,11 @@ from state.actions import (
     SelfTrade,
     Side,
     SignedAction,
+    SurfaceReport,
     Transfer,
     Withdraw,
 )
-from state.eip712 import ORDER_KINDS, SCOPES, SELF_TRADES, SIDES, message, normalise_signature
+from state.eip712 import ORDER_KINDS, SCOPES, SELF_TRADES, SIDES, TYPES, message, normalise_signature
 from state.errors import RejectCode, Rejected
 from state.units import MAX_BULK_OPERATIONS, MAX_FEEDS_PER_REPORT, MAX_NAME_BYTES, MAX_PUBLISHERS
 
@@ -67,6 +70,7 @@ class WireError(Exception):
 # Python's `$` also matches before a last newline: the lookahead forbids that, and means the same to others.
 Uint64 = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^(?:0|[1-9][0-9]{0,19})$(?!\n)")]
 """A JSON number or a decimal string."""
+Int64 = int | Annotated[str, Meta(pattern=r"^(?:0|-?[1-9][0-9]{0,18})$(?!\n)")]
 InstrumentName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 AddressHex = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$(?!\n)")]
 FeedName = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,31}$(?!\n)")]
@@ -178,9 +182,31 @@ class PriceJson(Struct, frozen=True, forbid_unknown_fields=True):
     confidence_ppm: Uint64
 
 
+class RateJson(Struct, frozen=True, forbid_unknown_fields=True):
+    feed: FeedName
+    value_ppb: Int64
+    confidence_ppm: Uint64
+
+
+class SurfaceReportJson(Struct, frozen=True, forbid_unknown_fields=True):
+    feed: FeedName
+    a_pico: Int64
+    b_pico: Int64
+    rho_pico: Int64
+    m_pico: Int64
+    sigma_pico: Int64
+    forward_uusd: Uint64
+    tau_s: Uint64
+    confidence_ppm: Uint64
+
+
 class OracleReportJson(Struct, frozen=True, forbid_unknown_fields=True):
+    """One publisher's signed report."""
+
     timestamp_ms: Uint64
     prices: Annotated[list[PriceJson], Meta(max_length=MAX_FEEDS_PER_REPORT)]
+    rates: Annotated[list[RateJson], Meta(max_length=MAX_FEEDS_PER_REPORT)]
+    surfaces: Annotated[list[SurfaceReportJson], Meta(max_length=MAX_FEEDS_PER_REPORT)]
     signature: str
 
 
@@ -348,21 +374,37 @@ def to_signed_action(json: SignedActionJson, market_of: MarketOf) -> SignedActio
 
 def to_oracle_update(json: OracleUpdateJson) -> OracleUpdate:
     """Raises WireError for a number above 2^64-1, Rejected BAD_SIGNATURE."""
-    return OracleUpdate(tuple(_report(each, f"$.reports[{n}]") for n, each in enumerate(json.reports)))
+    return OracleUpdate(tuple(to_report(each, f"$.reports[{n}]") for n, each in enumerate(json.reports)))
 
 
-def _report(json: OracleReportJson, path: str) -> OracleReport:
-    prices = tuple(
-        Price(
-            price.feed,
-            _number(price.value_uusd, f"{path}.prices[{place}].value_uusd"),
-            _number(price.confidence_ppm, f"{path}.prices[{place}].confidence_ppm"),
-        )
-        for place, price in enumerate(json.prices)
-    )
+def to_report(json: OracleReportJson, path: str = "$") -> OracleReport:
+    """Raises WireError for a number beyond 64 bits, Rejected BAD_SIGNATURE."""
     return OracleReport(
-        _number(json.timestamp_ms, f"{path}.timestamp_ms"), prices, _signature(json.signature)
+        _number(json.timestamp_ms, f"{path}.timestamp_ms"),
+        tuple(_values(Price, each, f"{path}.prices[{n}]") for n, each in enumerate(json.prices)),
+        _signature(json.signature),
+        tuple(_values(Rate, each, f"{path}.rates[{n}]") for n, each in enumerate(json.rates)),
+        tuple(_values(SurfaceReport, each, f"{path}.surfaces[{n}]") for n, each in enumerate(json.surfaces)),
     )
+
+
+Reported = TypeVar("Reported", Price, Rate, SurfaceReport)
+
+
+def _values(make: type[Reported], json: Struct, path: str) -> Reported:
+    """A price, rate or surface: a feed and numbers, named alike in JSON."""
+    feed, *numbers = (
+        value if name == "feed" else (_signed if kind == "int64" else _number)(value, f"{path}.{name}")
+        for (name, kind), value in zip(TYPES[make.__name__], astuple(json), strict=True)
+    )
+    return make(feed, *numbers)
+
+
+def _signed(value: int | str, path: str) -> int:
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise WireError(path, "an integer in -2^63..2^63-1", "another")
+    return number
 
 
 MAX_OPENINGS = 128

@@ -20,6 +20,7 @@ from state.actions import (
     OrderKind,
     PlaceOrder,
     Price,
+    Rate,
     Replacement,
     ReplaceOrder,
     RevokeSessionKey,
@@ -27,6 +28,7 @@ from state.actions import (
     SelfTrade,
     Side,
     SignedAction,
+    SurfaceReport,
     Transfer,
     Withdraw,
 )
@@ -155,16 +157,14 @@ def batch_actions(kind: type[Any]) -> st.SearchStrategy[SignedAction]:
     return st.builds(SignedAction, action, signatures)
 
 
-oracle_updates = st.builds(
-    OracleUpdate,
-    st.lists(
-        st.builds(
-            OracleReport,
-            st.integers(0, 2**62),
-            st.lists(st.builds(Price, feeds, u64, u64), max_size=4).map(tuple),
-            signatures,
-        ),
-        max_size=4,
-    ).map(tuple),
+i64 = st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1))
+oracle_reports = st.builds(
+    OracleReport,
+    st.integers(0, 2**62),
+    st.lists(st.builds(Price, feeds, u64, u64), max_size=4).map(tuple),
+    signatures,
+    st.lists(st.builds(Rate, feeds, i64, u64), max_size=3).map(tuple),
+    st.lists(st.builds(SurfaceReport, feeds, *[i64] * 5, u64, u64, u64), max_size=2).map(tuple),
 )
+oracle_updates = st.builds(OracleUpdate, st.lists(oracle_reports, max_size=4).map(tuple))
 payloads = st.one_of(st.sampled_from(ACTION_TYPES).flatmap(batch_actions), oracle_updates)

@@ -30,6 +30,7 @@ from state.actions import (
     OrderKind,
     PlaceOrder,
     Price,
+    Rate,
     Side,
     SignedAction,
 )
@@ -169,9 +170,15 @@ def test_nonces_are_counters_or_clocks(nonce: int, encoded: bytes) -> None:
             ),
             "operations",
         ),
-        (OracleUpdate((OracleReport(NOW_MS, (Price("B C", 1, 1),), SIGNATURE),)), r"prices\[0\].feed"),
+        (OracleUpdate((OracleReport(NOW_MS, (Price("B C", 1, 1),), SIGNATURE),)), r"feeds\[0\].feed"),
         (OracleUpdate((OracleReport(NOW_MS, (Price("", 1, 1),), SIGNATURE),)), "feed"),
         (OracleUpdate((OracleReport(NOW_MS, (Price("A", 1, 1),) * 65, SIGNATURE),)), "prices"),
+        (OracleUpdate((OracleReport(NOW_MS, (), SIGNATURE, (Rate("A", 1, 1),) * 65),)), "rates"),
+        (
+            OracleUpdate((OracleReport(NOW_MS, tuple(Price(f"A{n}", 1, 1) for n in range(65)), SIGNATURE),)),
+            "feeds",
+        ),
+        (OracleUpdate((OracleReport(NOW_MS, (), SIGNATURE, (Rate("A", 2**63, 1),)),)), "value_ppb"),
         (OracleUpdate((OracleReport(NOW_MS, (), SIGNATURE),) * 17), "reports"),
     ],
 )
@@ -245,13 +252,29 @@ def test_lists_are_limited_before_they_are_read() -> None:
     refused(envelope + b"\x41", "cancels: more than 64")
     refused(envelope + b"\x02" + b"\x01\x00" * 2 + b"\x3f", "replacements: more than 62")
     refused(envelope + b"\x00\x00" + varint(2**63), "orders: more than 64")
-    refused(b"\x14\x11", "reports")
-    refused(b"\x14\x01\x00\x41", "prices")
+    refused(b"\x14\x41", "feeds: more than 64")
+    refused(b"\x14\x00\x11", "reports")
+    for lists, name in ((b"\x41", "prices"), (b"\x00\x41", "rates"), (b"\x00\x00\x41", "surfaces")):
+        refused(b"\x14\x00\x01\x00" + lists, name)
 
 
 @pytest.mark.parametrize("name", [b"", b"A B", b"A\x00", b"\xc3\xa9", b"A" * 32])
 def test_feed_names(name: bytes) -> None:
-    refused(b"\x14\x01\x00\x01" + bytes((len(name),)) + name + b"\x01\x01" + SIGNATURE, "feed")
+    report = b"\x00\x01\x00\x01\x01\x00\x00" + SIGNATURE
+    refused(b"\x14\x01" + bytes((len(name),)) + name + b"\x01" + report, "feed")
+
+
+def test_feeds_are_those_of_the_reports_in_order() -> None:
+    def update(names: bytes, prices: bytes) -> bytes:
+        return b"\x14" + names + b"\x01\x00" + prices + b"\x00\x00" + SIGNATURE
+
+    one, two = b"\x00\x05\x06", b"\x01\x05\x06"
+    good = update(b"\x02\x01A\x01B", b"\x02" + one + two)
+    assert encode(decode_transaction(good, 0, NOW_MS, {})[0]) == good
+    refused(update(b"\x02\x01B\x01A", b"\x02" + one + two), "feeds: not just those")
+    refused(update(b"\x02\x01A\x01A", b"\x02" + one + two), "feeds: not just those")
+    refused(update(b"\x02\x01A\x01B", b"\x01" + one), "feeds: not just those")
+    refused(update(b"\x01\x01A", b"\x02" + one + two), "feed: not in the list")
 
 
 def test_markets_outside_the_table() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 import state
 from state import eip712
-from state.actions import Action, BulkOrders, OracleReport
+from state.actions import Action, BulkOrders, OracleReport, Rate
 from state.eip712 import (
     Domain,
     Recoverer,
@@ -32,7 +32,7 @@ from state.eip712 import (
 )
 from state.errors import Rejected
 from state.hashing import keccak
-from tests.property.action_strategies import ACTION_TYPES, INSTRUMENTS, any_wire_action
+from tests.property.action_strategies import ACTION_TYPES, INSTRUMENTS, any_wire_action, oracle_reports
 from tests.vectors.codec_vectors import ACTIONS, HEADER, REPORT
 
 DOMAIN = Domain(421_614, bytes(range(20)))
@@ -68,6 +68,12 @@ def test_every_action_is_covered() -> None:
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: f"{type(action).__name__}-{action.nonce}")
 def test_digests_equal_eth_accounts(action: Action) -> None:
     assert digest_of(action) == reference_digest(action)
+
+
+@settings(max_examples=60)
+@given(oracle_reports)
+def test_digests_of_any_report_equal_eth_accounts(report: OracleReport) -> None:
+    assert report_digest(DOMAIN, report) == reference_digest(report)
 
 
 @settings(max_examples=80)
@@ -114,6 +120,15 @@ def test_large_numbers_reach_wallets_as_strings() -> None:
     message = typed_data(DOMAIN, action, INSTRUMENTS.__getitem__)["message"]
     assert message["nonce"] == "9007199254740992"
     assert message["account"] == 2**53 - 1
+    report = OracleReport(1, (), bytes(64), (Rate("BTC-27DEC26", -(2**53), 1),))
+    message = typed_data(DOMAIN, report, INSTRUMENTS.__getitem__)["message"]
+    assert message["rates"][0]["value_ppb"] == "-9007199254740992"
+
+
+def test_numbers_beyond_64_bits_have_no_digest() -> None:
+    for value in (2**63, -(2**63) - 1, 2**300):
+        with pytest.raises(OverflowError):
+            report_digest(DOMAIN, OracleReport(1, (), bytes(64), (Rate("A", value, 1),)))
 
 
 # Signatures

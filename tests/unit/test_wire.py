@@ -264,6 +264,18 @@ def test_oracle_updates() -> None:
     form["reports"][0]["prices"][1]["value_uusd"] = 2**64
     with pytest.raises(WireError, match=r"\$\.reports\[0\]\.prices\[1\]\.value_uusd"):
         to_oracle_update(msgspec.convert(form, OracleUpdateJson))
+    for list_name, field in (("rates", "value_ppb"), ("surfaces", "rho_pico")):
+        form = to_json(update, INSTRUMENTS.__getitem__)
+        form["reports"][0][list_name][0][field] = str(-(2**63))
+        again = to_oracle_update(msgspec.convert(form, OracleUpdateJson))
+        assert getattr(getattr(again.reports[0], list_name)[0], field) == -(2**63)
+        form["reports"][0][list_name][0][field] = 2**63
+        with pytest.raises(WireError, match=rf"\$\.reports\[0\]\.{list_name}\[0\]\.{field}"):
+            to_oracle_update(msgspec.convert(form, OracleUpdateJson))
+        for bad in ("-0", "+1", "01", "1 ", "-"):
+            form["reports"][0][list_name][0][field] = bad
+            with pytest.raises(msgspec.ValidationError, match=list_name):
+                msgspec.convert(form, OracleUpdateJson)
 
 
 def _packed(*, kind: Any = 1, place: int | None = None, value: Any = None, inner: int | None = None) -> bytes:

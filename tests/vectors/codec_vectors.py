@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from l1_bridge.batch import BatchBlock, BatchHead, data_commitment, decode_batch, encode_batch
 from state import eip712
 from state.actions import (
@@ -25,6 +27,7 @@ from state.actions import (
     OrderKind,
     PlaceOrder,
     Price,
+    Rate,
     Replacement,
     ReplaceOrder,
     RevokeSessionKey,
@@ -32,6 +35,7 @@ from state.actions import (
     SelfTrade,
     Side,
     SignedAction,
+    SurfaceReport,
     Transfer,
     Withdraw,
 )
@@ -89,8 +93,26 @@ ACTIONS: tuple[Action, ...] = (
 )
 REPORT = OracleReport(
     TIMESTAMP_MS - 120,
-    (Price("BTC", 61_837_630_000, 150), Price("ETH-PERPETUAL", 2_683_800_000, 400)),
+    (
+        Price("BTC", 61_837_630_000, 150),
+        Price("BTC-27DEC26", 62_904_110_000, 990_000),
+        Price("ETH-PERPETUAL", 2_683_800_000, 400),
+    ),
     bytes(64),
+    (Rate("BTC-27DEC26", 34_200_000, 950_000), Rate("ETH-27DEC26", -1_500_000, 0)),
+    (
+        SurfaceReport(
+            "BTC-27DEC26",
+            -13_000_000_000,
+            131_000_000_000,
+            -270_000_000_000,
+            41_000_000_000,
+            523_000_000_000,
+            62_900_000_000,
+            15_811_200,
+            880_000,
+        ),
+    ),
 )
 HEADER = BlockHeader(42, keccak(b"parent"), TIMESTAMP_MS, keccak(b"transactions"), 20_000_000, 17)
 
@@ -102,7 +124,7 @@ def signed(action: Action) -> SignedAction:
 
 def signed_update() -> OracleUpdate:
     signature = eip712.sign(eip712.report_digest(DOMAIN, REPORT), SECRET)
-    return OracleUpdate((OracleReport(REPORT.timestamp_ms, REPORT.prices, signature),))
+    return OracleUpdate((msgspec.structs.replace(REPORT, signature=signature),))
 
 
 def example_batch() -> tuple[BatchHead, list[BatchBlock]]:
