@@ -41,6 +41,8 @@ class MessageKind(IntEnum):
     SET_PARAMETERS = 6
     SET_PUBLISHERS = 7
     BATCH_COST = 8
+    LIST_SERIES = 9
+    LIST_STRIKES = 10
 
 
 class L1Message(msgspec.Struct, frozen=True):
@@ -92,6 +94,7 @@ class OrderEnd(IntEnum):
     """It met as many makers as one order may."""
     DEAD_MAN = 9
     REPLACED = 10
+    INSTRUMENT_EXPIRED = 11
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
@@ -124,6 +127,40 @@ class OrderEvent(msgspec.Struct, frozen=True, gc=False):
     """What is open now; 0 when the order is gone."""
     end: int
     """OrderEnd."""
+
+
+class LifeChange(IntEnum):
+    """What happened to an instrument, an expiry, or a position when it expired."""
+
+    LISTED = 0
+    """An instrument."""
+    TRADING = 1
+    """An expiry has its first prices."""
+    EXPIRED = 2
+    """An expiry is over; `price_uusd` is the settlement price if it is known already."""
+    PRICED = 3
+    """An expiry's settlement price is known."""
+    POSITION_SETTLED = 4
+    SETTLED = 5
+    """All of an instrument's positions, or (market 0) all of an expiry's instruments, are settled."""
+    DELISTED = 6
+    """An instrument, or (market 0) an expiry, is gone."""
+
+
+class LifeEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event in the life of a dated instrument; what does not apply is 0."""
+
+    change: int
+    """LifeChange."""
+    expiry: int
+    market: int = 0
+    account: int = 0
+    size_ulots: int = 0
+    """Of the position that was settled."""
+    price_uusd: int = 0
+    """Of an expiry: its settlement price; of an instrument or position: what one coin of it is worth."""
+    amount_uusd: int = 0
+    """What a position's account gained in cash, including the cost it had paid or received."""
 
 
 class OperationResult(msgspec.Struct, frozen=True, gc=False):
@@ -166,6 +203,8 @@ class MessageResult(msgspec.Struct, frozen=True, gc=False):
     amount_uusd: int = 0
     withdrawal: int = 0
     operation: OperationResult | None = None
+    series: int = 0
+    """Number of the series that the message created."""
 
 
 class BlockResult(msgspec.Struct, frozen=True):
@@ -183,3 +222,5 @@ class BlockResult(msgspec.Struct, frozen=True):
     """Markets whose mark or terms changed, ascending."""
     encoded: bytes
     """The block's bytes in the batch (PROTOCOL section 6)."""
+    life: tuple[LifeEvent, ...] = ()
+    """Listings and settlements, in order; at most two a step of what was due or reported."""

@@ -6,7 +6,7 @@ whoever executes any single step; everything else only collects output.
 
 from __future__ import annotations
 
-from state.block import MessageResult, OperationResult, OrderEvent, Trade
+from state.block import LifeEvent, MessageResult, OperationResult, OrderEvent, Trade
 from state.codec import MarketEntry, Table
 from state.units import MS_PER_S
 
@@ -20,6 +20,7 @@ class BlockContext:
         "entries",
         "fee_uusd",
         "l1_block",
+        "life",
         "markets",
         "message_results",
         "now_s",
@@ -42,6 +43,7 @@ class BlockContext:
         self.encoded: list[bytes] = []
         self.trades: list[Trade] = []
         self.orders: list[OrderEvent] = []
+        self.life: list[LifeEvent] = []
         self.accounts: set[int] = set()
         self.markets: set[int] = set()
         self.message_results: list[MessageResult] = []

@@ -45,6 +45,7 @@ class RejectCode(IntEnum):
     TOO_MANY_POSITIONS = 45
     UNKNOWN_ORDER = 46
     TOO_MANY_OPERATIONS = 47
+    EXPIRED_INSTRUMENT = 48
     # money and keys
     AMOUNT_ZERO = 60
     SAME_ACCOUNT = 61
@@ -67,6 +68,8 @@ class RejectCode(IntEnum):
     NAME_TAKEN = 102
     BAD_PARAMETERS = 103
     COLLATERAL_LIMIT = 104
+    STRIKE_OFF_GRID = 105
+    UNKNOWN_EXPIRY = 106
 
 
 class Rejected(Exception):

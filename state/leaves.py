@@ -435,12 +435,12 @@ class Status(IntEnum):
 class Due(IntEnum):
     """What block time drives."""
 
-    LIST = 0
-    """A series lists what is missing; number: the series."""
-    SETTLE = 1
+    SETTLE = 0
     """An expiry is over, or its price is known; number: the expiry."""
-    DELIST = 2
+    DELIST = 1
     """A settled expiry's leaves go; number: the expiry."""
+    LIST = 2
+    """A series lists what is missing; number: the series."""
 
 
 @dataclass

@@ -162,6 +162,7 @@ class BlockExecution:
             tuple(sorted(block.accounts)),
             tuple(sorted(block.markets)),
             b"".join(block.encoded),
+            tuple(block.life),
         )
 
     def _begin(self, messages: Sequence[L1Message]) -> Progress:

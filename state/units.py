@@ -54,6 +54,17 @@ IMPACT_ORDERS: Final = 16
 MAX_NAME_BYTES: Final = 31
 MAX_PUBLISHERS: Final = 16
 MAX_FEEDS_PER_REPORT: Final = 64
+MAX_EXPIRIES: Final = 24
+"""Of one underlying, settled ones that are not delisted yet included."""
+MAX_EXPIRY_INSTRUMENTS: Final = 2_048
+MAX_AHEAD: Final = 12
+"""Expiries that one series keeps listed."""
+MAX_STRIKES: Final = 128
+"""Of a series, on each side of the index; of one LIST_STRIKES."""
+MAX_DUE_STEPS: Final = 256
+"""Steps of one block for what block time drives; the rest is done in the next blocks."""
+SETTLEMENT_WINDOW_MS: Final = 1_800_000
+"""Over which the index is averaged to the settlement price."""
 
 
 def mul_div_down(a: int, b: int, divisor: int) -> int:
