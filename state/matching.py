@@ -13,6 +13,7 @@ from typing import Final
 from state.actions import OrderKind, SelfTrade
 from state.block import OperationResult, OrderEnd, OrderEvent, Trade
 from state.context import BlockContext
+from state.holdings import close_position, open_position
 from state.keys import (
     SYSTEM_KEY,
     account_key,
@@ -50,6 +51,7 @@ class _Side:
         "account",
         "cash",
         "key",
+        "market",
         "number",
         "open_buy",
         "open_sell",
@@ -61,6 +63,7 @@ class _Side:
 
     def __init__(self, view: StateView, number: int, account: Account, market: int) -> None:
         self.number = number
+        self.market = market
         self.account = account
         self.key = position_key(number, market)
         self.position: Position | None = view.get(self.key)
@@ -108,9 +111,7 @@ class _Side:
         account.cash_uusd = self.cash
         account.orders -= orders_gone
         if position is None:
-            position = Position(0, 0, 0, 0, 0, 0)
-            view.put(self.key, position)
-            account.positions += 1
+            position = open_position(view, account, self.number, self.market)
         before = position.size_ulots
         position.size_ulots = self.size
         position.quote_uusd = self.quote
@@ -119,8 +120,7 @@ class _Side:
         position.open_sell_ulots = self.open_sell
         position.orders -= orders_gone
         if is_empty(position):
-            view.delete(self.key)
-            account.positions -= 1
+            close_position(view, account, self.number, self.market)
         else:
             view.touch(self.key, position)
         view.touch(account_key(self.number), account)

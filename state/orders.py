@@ -13,6 +13,7 @@ from state.actions import OrderKind
 from state.block import OrderEnd, OrderEvent
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
+from state.holdings import close_position, open_position
 from state.keys import (
     FEED,
     MAX_U64,
@@ -236,9 +237,7 @@ def rest(view: StateView, block: BlockContext, taker: Taker) -> None:
     held_key = position_key(number, market)
     position: Position | None = view.get(held_key)
     if position is None:
-        position = Position(0, 0, 0, 0, 0, 0)
-        view.put(held_key, position)
-        account.positions += 1
+        position = open_position(view, account, number, market)
     position.orders += 1
     if not taker.reduce_only:
         if side:
@@ -266,8 +265,7 @@ def remove(view: StateView, block: BlockContext, key: bytes, order: RestingOrder
         else:
             position.open_buy_ulots -= size
     if is_empty(position):
-        view.delete(held_key)
-        account.positions -= 1
+        close_position(view, account, number, market)
     else:
         view.touch(held_key, position)
     view.touch(own_key, account)
