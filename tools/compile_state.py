@@ -26,8 +26,8 @@ accounts book cache codec codec_decode codec_format conservation context eip712 
 margin matching messages operations oracle orders overlay positions rules steps transition units view
 tree tree_forest tree_regroup recorder
 """.split()  # noqa: SIM905 - shorter to read
-"""Everything that runs for each order, and the tree. Not what does I/O, nor the actions and the results of blocks:
-those are C already by msgspec, which decodes them by annotations that mypyc does not keep."""
+"""Everything that runs for each order, and the tree. Not what does I/O, nor the actions and the results of
+blocks: those are C already by msgspec, which decodes them by annotations that mypyc does not keep."""
 
 _BUILD = """
 from setuptools import setup
