@@ -125,6 +125,10 @@ class Grid:
     moves: tuple[int, ...]
     """Of the spot, by scenario: shock less 1."""
     damps: tuple[int, ...]
+    spots: tuple[int, ...]
+    """Shocked forwards by point, while nothing of the settlement average is fixed."""
+    logs: tuple[int, ...]
+    """ln of `spots`."""
 
 
 def make_grid(parameters: MarginParameters) -> Grid:
@@ -136,7 +140,13 @@ def make_grid(parameters: MarginParameters) -> Grid:
     mark, up, down, *places = [points.index(point) for point in wanted]
     moves = tuple(scenario.spot - ONE for scenario in parameters.scenarios)
     damps = tuple(scenario.damp for scenario in parameters.scenarios)
-    return Grid(parameters, points, mark, up, down, tuple(places), moves, damps)
+    spots = tuple(point.spot for point in points)
+    return Grid(parameters, points, mark, up, down, tuple(places), moves, damps, spots, _logs(spots))
+
+
+def _logs(forwards: tuple[int, ...]) -> tuple[int, ...]:
+    found = {f: ln_ratio(f, ONE) if f > 0 else LN_OF_NOTHING for f in forwards}
+    return tuple(found[f] for f in forwards)
 
 
 class ExpiryMarket(NamedTuple):
@@ -206,8 +216,10 @@ def make_expiry(market: ExpiryMarket, grid: Grid) -> Expiry:
     static_long = mul(p.static_long, exp(-long_rate))
     static_short = min((ONE << BITS) // discount, mul(p.static_short, exp(short_rate)))
     width = mul(mul(root, p.width_scale), p.vol_static + mul(root, p.vol_scale))
-    forwards = tuple(shocked_forward(live, point.spot) for point in grid.points)
-    logs = {f: ln_ratio(f, ONE) if f > 0 else LN_OF_NOTHING for f in forwards}
+    forwards, logs = grid.spots, grid.logs
+    if live < ONE:
+        forwards = tuple(shocked_forward(live, spot) for spot in grid.spots)
+        logs = _logs(forwards)
     return Expiry(
         forward=market.forward,
         confidence=min(market.forward_confidence, market.rate_confidence, market.vol_confidence),
@@ -227,7 +239,7 @@ def make_expiry(market: ExpiryMarket, grid: Grid) -> Expiry:
         short_factor=saturate(mul(static_short, discount)),
         basis_weight=saturate(p.basis_add + _over(years_x112, p.basis_mult)),
         forwards=forwards,
-        logs=tuple(logs[f] for f in forwards),
+        logs=logs,
     )
 
 

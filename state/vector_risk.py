@@ -12,12 +12,14 @@ import numpy as np
 
 from state.black76 import divisor
 from state.lanes import LANE_BYTES, make_lanes
-from state.risk_array import RiskArray, StrikeTerms, strike_terms
+from state.risk_array import RiskArray, StrikeTerms, make_risk_array, strike_terms
 from state.risk_grid import Expiry, Grid
 from state.vector_fixed import Vector, VectorDivisor, mul, otm_fraction
 
 SLICE = 256
 """Strikes at a time: the vectors of a slice stay in the processor's cache."""
+FEW = 3
+"""So many strikes are quicker one by one."""
 _OFFSET = 1 << 61
 """No value is below minus this."""
 
@@ -34,8 +36,8 @@ def make_risk_arrays(
         places.append({strike: len(terms) + place for place, strike in enumerate(strikes)})
         terms += [strike_terms(expiry, strike) for strike in strikes]
         rows += [number] * len(strikes)
-    if not terms:
-        return [[] for _ in chain]
+    if len(terms) <= FEW:
+        return [[make_risk_array(expiry, grid, *option) for option in options] for expiry, options in chain]
     forwards = np.array([expiry.forwards for expiry, _ in chain], dtype=np.int64)[rows]
     logs = np.array([expiry.logs for expiry, _ in chain], dtype=np.int64)[rows]
     slices = [slice(begin, begin + SLICE) for begin in range(0, len(terms), SLICE)]

@@ -25,6 +25,8 @@ BENCHES = {
     "rpc_bulk": "tools.bench_rpc:bench_rpc_bulk",
     "ack_latency": "tools.bench_rpc:bench_ack_latency",
     "transition": "tools.bench_transition:bench_transition",
+    "margin": "tools.bench_margin:bench_margin",
+    "chain": "tools.bench_margin:bench_chain",
     "root": "tools.bench_root:bench_root",
     "codec": "tools.bench_codec:bench_codec",
     "l1_cost": "tools.bench_l1:bench_l1_cost",
