@@ -59,6 +59,8 @@ class ExecutedBlock:
     messages: tuple[L1Message, ...]
     table_added: tuple[tuple[int, MarketEntry], ...]
     """Markets that no earlier block of the batch used."""
+    transactions: tuple[Transaction, ...]
+    """In the order of `result.results`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,15 @@ class Machine:
             self.view.put(keys.SYSTEM_KEY, System.decode(before))
             self.batch = batch_before
             return tuple(outcomes), None
-        return tuple(outcomes), self._executed(execution.end(), batch, messages)
+        tried = zip(transactions, outcomes, strict=False)
+        included = tuple([each for each, outcome in tried if type(outcome) is TransactionResult])
+        return tuple(outcomes), self._executed(execution.end(), batch, messages, included)
 
     def replay(self, block: OrderedBlock, table: dict[int, MarketEntry]) -> ExecutedBlock:
         """Executes a block again, with the batch's table as it stood after it."""
         batch = self._open(block.timestamp_ms)
         result = apply_block(self.view, block, table)
-        return self._executed(result, batch, block.messages)
+        return self._executed(result, batch, block.messages, block.transactions)
 
     def close(self) -> ClosedBatch:
         """Closes the open batch and takes its changes. It is a bug if none is open."""
@@ -179,7 +183,11 @@ class Machine:
         return self.batch
 
     def _executed(
-        self, result: BlockResult, batch: OpenBatch, messages: tuple[L1Message, ...]
+        self,
+        result: BlockResult,
+        batch: OpenBatch,
+        messages: tuple[L1Message, ...],
+        transactions: tuple[Transaction, ...],
     ) -> ExecutedBlock:
         if any(message.kind in _LISTING for message in messages):
             self.markets.refresh()
@@ -187,7 +195,7 @@ class Machine:
         batch.table.update(added)
         batch.encoded.append(result.encoded)
         batch.bytes += len(result.encoded)
-        return ExecutedBlock(result, batch.start.batch_number, messages, added)
+        return ExecutedBlock(result, batch.start.batch_number, messages, added, transactions)
 
     def _newly_used(self, batch: OpenBatch) -> list[tuple[int, MarketEntry]]:
         """Markets whose leaf took a reference price for this batch since the last look."""

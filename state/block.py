@@ -43,6 +43,7 @@ class MessageKind(IntEnum):
     BATCH_COST = 8
     LIST_SERIES = 9
     LIST_STRIKES = 10
+    SET_FEED = 11
 
 
 class L1Message(msgspec.Struct, frozen=True):
@@ -224,3 +225,5 @@ class BlockResult(msgspec.Struct, frozen=True):
     """The block's bytes in the batch (PROTOCOL section 6)."""
     life: tuple[LifeEvent, ...] = ()
     """Listings and settlements, in order; at most two a step of what was due or reported."""
+    order_ends: tuple[int, ...] = ()
+    """How many of `orders` there were before the first transaction, and after each one."""

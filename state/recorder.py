@@ -174,6 +174,7 @@ class RecordedExecution(BlockExecution):
         self._record("refuse", (), transaction, encoded)
         result = TransactionResult(transaction.hash, refusal.code, data=refusal.data)
         self._results.append(result)
+        self._order_ends.append(len(self.block.orders))
         return result
 
     def _begin(self, messages: Sequence[L1Message]) -> Progress:

@@ -116,6 +116,7 @@ class BlockExecution:
                 self._step(message)
         while self.progress.phase != Phase.TRANSACTIONS:
             self._step(None)
+        self._order_ends = [len(self.block.orders)]
 
     def execute(self, transaction: Transaction, encoded: bytes = b"") -> TransactionResult:
         """Executes a transaction; `encoded` is its bytes in the batch if known.
@@ -139,6 +140,7 @@ class BlockExecution:
             _NO_TRADES if len(trades) == count else (trades[count].number, trades[-1].number + 1),
         )
         self._results.append(result)
+        self._order_ends.append(len(block.orders))
         return result
 
     def refuse(self, transaction: Transaction, encoded: bytes, refusal: Rejected) -> TransactionResult:
@@ -146,6 +148,7 @@ class BlockExecution:
         skip(self.view, self.block, self.progress, transaction, encoded)
         result = TransactionResult(transaction.hash, refusal.code, data=refusal.data)
         self._results.append(result)
+        self._order_ends.append(len(self.block.orders))
         return result
 
     def end(self) -> BlockResult:
@@ -163,6 +166,7 @@ class BlockExecution:
             tuple(sorted(block.markets)),
             b"".join(block.encoded),
             tuple(block.life),
+            tuple(self._order_ends),
         )
 
     def _begin(self, messages: Sequence[L1Message]) -> Progress:
