@@ -1,6 +1,6 @@
 """Portfolio margin of perpetuals, futures, options and collateral, by exact linear algebra.
 
-The formulas are PROTOCOL.md's, section 8.9. Inputs are integers: prices and money in one unit (the exchange:
+The formulas are PROTOCOL.md's, section 12. Inputs are integers: prices and money in one unit (the exchange:
 uusd), amounts in 1/`lot` of the underlying (the exchange: ulots, a lot being 10^6), everything else x56. Sums
 of amounts times risk arrays are exact; a *grain* is 2^-56 / lot of the unit, and a product is rounded down to
 grains only after the options of an expiry are summed. Results are rounded to the unit at the end, against the
@@ -26,6 +26,7 @@ from state.risk_array import RiskArray
 from state.risk_grid import SKEWS, Expiry, Grid, MarginParameters, shocked_forward
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
 
+MIN_STABLE_PRICE = ONE >> 7
 LANE_INPUT = 1 << 50
 """Below it amounts and forwards fit state/lanes.py; the exchange's always do."""
 LANE_STRIKES = MAX_POSITIONS << 100
@@ -135,10 +136,12 @@ class OptionRisk(NamedTuple):
 def portfolio_margin(
     holdings: Sequence[UnderlyingHolding], cash: int, stable_price: int = ONE, lot: int = ULOTS_PER_LOT
 ) -> PortfolioMargin:
-    """The margin of an account. `stable_price` is the collateral's in dollars, x56, above 0.
+    """The margin of an account. `stable_price` is the collateral's in dollars, x56.
 
-    Raises ValueError for more than MAX_POSITIONS instruments.
+    Raises ValueError for more than MAX_POSITIONS instruments, or a stable price below MIN_STABLE_PRICE.
     """
+    if stable_price < MIN_STABLE_PRICE:
+        raise ValueError("stable price out of bounds")
     if sum(map(_instruments, holdings)) > MAX_POSITIONS:
         raise ValueError(f"more than {MAX_POSITIONS} instruments")
     parts = tuple(underlying_margin(holding, stable_price, lot) for holding in holdings)

@@ -57,7 +57,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MarginParameters:
-    """x56 all of them; names are those of PROTOCOL.md, section 8.9. Raises ValueError naming what is out of
+    """x56 all of them; names are those of PROTOCOL.md, section 12. Raises ValueError naming what is out of
     bounds."""
 
     scenarios: tuple[Scenario, ...]

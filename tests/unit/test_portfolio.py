@@ -247,3 +247,9 @@ def test_too_many_instruments() -> None:
     portfolio_margin([UnderlyingHolding(GRID, SPOT, ONE, 0, [perp], [held])], 0)
     with pytest.raises(ValueError, match="more than 128"):
         portfolio_margin([UnderlyingHolding(GRID, SPOT, ONE, 0, [perp, perp], [held])], 0)
+
+
+def test_a_worthless_stable_price() -> None:
+    portfolio_margin([], 0, ONE >> 7)
+    with pytest.raises(ValueError, match="stable price"):
+        portfolio_margin([], 0, (ONE >> 7) - 1)
