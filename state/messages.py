@@ -15,6 +15,12 @@ from msgspec.structs import replace
 from state.accounts import check_leaving, open_account, withdraw, withdrawable_uusd
 from state.actions import Order, OrderKind, Side
 from state.block import L1Message, MessageKind, MessageResult
+from state.calendar import (
+    MAX_UNDERLYING_BYTES,
+    STRIKE_UNIT_UUSD,
+    Rule,
+    parse_name,
+)
 from state.codec_format import is_name
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
@@ -28,12 +34,14 @@ from state.keys import (
     PUBLISHERS_KEY,
     SYSTEM_KEY,
     account_key,
+    expiry_of_key,
     instrument_key,
     market_key,
     name_key,
 )
 from state.leaves import (
     Account,
+    ExpiryOf,
     Feed,
     Instrument,
     Market,
@@ -41,13 +49,17 @@ from state.leaves import (
     Parameters,
     Progress,
     Publishers,
+    Series,
     System,
     Task,
+    Terms,
 )
 from state.matching import match_step, place
 from state.operations import check_place
 from state.orders import check_units, instrument_of
+from state.series import CALLS, FUTURES, PUTS, add_series
 from state.units import (
+    MAX_AHEAD,
     MAX_AMOUNT_UUSD,
     MAX_NOTIONAL_UUSD,
     MAX_OPEN_ORDERS,
@@ -55,6 +67,7 @@ from state.units import (
     MAX_PRICE_UUSD,
     MAX_PUBLISHERS,
     MAX_SIZE_ULOTS,
+    MAX_STRIKES,
     MAX_TOTAL_COLLATERAL_UUSD,
     PPM,
     ULOTS_PER_LOT,
@@ -67,6 +80,9 @@ _FORCED_ORDER: Final = Struct(">QIBQQ")
 _BATCH_COST: Final = Struct(">QIQQBQ")
 _LINK: Final = Struct(">B20sQ").pack
 _MARKET: Final = Struct(">I")
+_SERIES: Final = Struct(">31s B B B Q I 60s 60s")
+_STRIKES: Final = Struct(">31s Q B Q Q I 60s")
+_NO_TERMS: Final = bytes(60)
 _MAX_STATUS: Final = 3
 _MAX_FEE_PPM: Final = 100_000
 _MAX_PUSD: Final = 10**15
@@ -180,12 +196,20 @@ def _forced_order(
 
 
 def _check_instrument(terms: Instrument) -> None:
-    """Bounds and relations of an instrument's terms. Raises Rejected BAD_PARAMETERS naming the field."""
+    """Bounds and relations of an instrument's fields. Raises Rejected BAD_PARAMETERS naming the field."""
     name, underlying = terms.name.rstrip(b"\0"), terms.underlying.rstrip(b"\0")
+    _demand(
+        {
+            "name": is_name(name) and is_name(underlying) and name != underlying,
+            "status": terms.status <= _MAX_STATUS,
+        }
+    )
+    _check_terms(terms)
+
+
+def _check_terms(terms: Instrument | Terms) -> None:
+    """Bounds and relations of trading terms. Raises Rejected BAD_PARAMETERS naming the field."""
     good = {
-        "name": is_name(name) and is_name(underlying) and name != underlying,
-        "kind": terms.kind == PERPETUAL,
-        "status": terms.status <= _MAX_STATUS,
         "tick_uusd": 0 < terms.tick_uusd <= MAX_PRICE_UUSD,
         "lot_ulots": 0 < terms.lot_ulots <= MAX_SIZE_ULOTS
         and terms.tick_uusd * terms.lot_ulots % ULOTS_PER_LOT == 0,
@@ -210,6 +234,13 @@ def _list_instrument(
     terms = _decode(Instrument, message.payload)
     _check_instrument(terms)
     name, underlying = terms.name.rstrip(b"\0").decode(), terms.underlying.rstrip(b"\0").decode()
+    _demand(
+        {
+            "kind": terms.kind == PERPETUAL,
+            "expiry": terms.strike_uusd == terms.expiry_s == terms.expiry == 0,
+            "name": parse_name(name) is None and parse_name(underlying) is None,
+        }
+    )
     # An instrument's name must not be a feed already, nor may an instrument's mark serve as an index.
     if view.get(name_key(FEED, name)) is not None or view.get(name_key(MARKET_NAME, underlying)) is not None:
         raise Rejected(RejectCode.NAME_TAKEN, name=name)
@@ -236,8 +267,9 @@ def _set_instrument(
     terms = _decode(Instrument, message.payload[_MARKET.size :])
     before = instrument_of(view, market)
     _check_instrument(terms)
-    fixed = ("name", "kind", "underlying", "tick_uusd", "lot_ulots")
+    fixed = ("name", "kind", "underlying", "tick_uusd", "lot_ulots", "strike_uusd", "expiry_s", "expiry")
     _demand({field: getattr(terms, field) == getattr(before, field) for field in fixed})
+    _demand({"status": before.status <= _MAX_STATUS})
     view.put(instrument_key(market), terms)
     block.markets.add(market)
     return MessageResult(index, message.kind, market=market)
@@ -279,6 +311,70 @@ def _set_publishers(
     return MessageResult(index, message.kind)
 
 
+def _list_series(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    series = Series(*_unpack(_SERIES, message.payload))
+    options = bool(series.kinds & (CALLS | PUTS))
+    underlying = _check_underlying(series.underlying)
+    _demand(
+        {
+            "rule": Rule.DAILY <= series.rule <= Rule.QUARTERLY,
+            "ahead": 0 < series.ahead <= MAX_AHEAD,
+            "kinds": 0 < series.kinds <= FUTURES | CALLS | PUTS,
+            "strikes": series.strikes <= MAX_STRIKES and (options or series.strikes == 0),
+        }
+    )
+    _check_strikes(series.strike_step_uusd, series.strike_step_uusd, options)
+    _check_encoded(series.future, bool(series.kinds & FUTURES))
+    _check_encoded(series.option, options)
+    if view.get(name_key(MARKET_NAME, underlying)) is not None:
+        raise Rejected(RejectCode.NAME_TAKEN, name=underlying)
+    if view.get(name_key(FEED, underlying)) is None:
+        view.put(name_key(FEED, underlying), Feed(0, 0, 0, 0))
+    return MessageResult(index, message.kind, series=add_series(view, block, series))
+
+
+def _list_strikes(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    underlying, expiry_s, kinds, lowest_uusd, step_uusd, count, option = _unpack(_STRIKES, message.payload)
+    name = _check_underlying(underlying)
+    _demand({"kinds": kinds > 0 and kinds & ~(CALLS | PUTS) == 0, "count": 0 < count <= MAX_STRIKES})
+    _check_strikes(lowest_uusd, step_uusd, True)
+    _check_encoded(option, True)
+    found: ExpiryOf | None = view.get(expiry_of_key(name.encode(), expiry_s))
+    if found is None or expiry_s <= block.now_s:
+        raise Rejected(RejectCode.UNKNOWN_EXPIRY, expiry_s=expiry_s)
+    series = Series(
+        underlying, int(Rule.ONCE), 0, kinds, step_uusd, count, _NO_TERMS, option, found.expiry, lowest_uusd
+    )
+    return MessageResult(index, message.kind, series=add_series(view, block, series))
+
+
+def _check_underlying(padded: bytes) -> str:
+    """Of dated instruments: short enough for their names, and no such name itself."""
+    name = padded.rstrip(b"\0")
+    _demand({"underlying": is_name(name) and len(name) <= MAX_UNDERLYING_BYTES})
+    _demand({"underlying": parse_name(name.decode()) is None})
+    return name.decode()
+
+
+def _check_strikes(lowest_uusd: int, step_uusd: int, options: bool) -> None:
+    """Strikes are multiples of the step, and that of a cent; both are 0 without options."""
+    _demand({"strike_step_uusd": 0 < step_uusd <= MAX_PRICE_UUSD if options else step_uusd == 0})
+    if options and (lowest_uusd == 0 or lowest_uusd % step_uusd or step_uusd % STRIKE_UNIT_UUSD):
+        raise Rejected(RejectCode.STRIKE_OFF_GRID, step_uusd=step_uusd, got=lowest_uusd)
+
+
+def _check_encoded(terms: bytes, are_used: bool) -> None:
+    """Terms of a template: good ones, or zeros where that kind is not listed."""
+    if are_used:
+        _check_terms(Terms.decode(terms))
+    else:
+        _demand({"terms": terms == _NO_TERMS})
+
+
 def _batch_cost(
     view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
 ) -> MessageResult:
@@ -305,4 +401,6 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_PARAMETERS: _set_parameters,
     MessageKind.SET_PUBLISHERS: _set_publishers,
     MessageKind.BATCH_COST: _batch_cost,
+    MessageKind.LIST_SERIES: _list_series,
+    MessageKind.LIST_STRIKES: _list_strikes,
 }
