@@ -182,11 +182,11 @@ class Feed(FixedLeaf):
 
     LAYOUT: ClassVar[Struct] = Struct(">Q I Q Q I I I")
 
-    value_uusd: int
-    confidence_ppm: int
-    timestamp_ms: int
+    value_uusd: int = 0
+    confidence_ppm: int = 0
+    timestamp_ms: int = 0
     """When it was reported."""
-    version: int
+    version: int = 0
     """Counts updates; 0 before the first."""
     heartbeat_ms: int = 0
     """Older is stale; 0: as the parameters say."""
@@ -202,11 +202,11 @@ class RateFeed(FixedLeaf):
 
     LAYOUT: ClassVar[Struct] = Struct(">q I Q Q I I I")
 
-    value_ppb: int
+    value_ppb: int = 0
     """A year."""
-    confidence_ppm: int
-    timestamp_ms: int
-    version: int
+    confidence_ppm: int = 0
+    timestamp_ms: int = 0
+    version: int = 0
     heartbeat_ms: int = 0
     deviation_ppm: int = 0
     """Largest move of one update, up or down: millionths a year."""
@@ -219,18 +219,18 @@ class Surface(FixedLeaf):
 
     LAYOUT: ClassVar[Struct] = Struct(">q q q q q Q Q I Q Q I I I")
 
-    a_pico: int
-    b_pico: int
-    rho_pico: int
-    m_pico: int
-    sigma_pico: int
-    forward_uusd: int
+    a_pico: int = 0
+    b_pico: int = 0
+    rho_pico: int = 0
+    m_pico: int = 0
+    sigma_pico: int = 0
+    forward_uusd: int = 0
     """At which the parameters were fitted."""
-    tau_s: int
+    tau_s: int = 0
     """Time to expiry to which the parameters belong."""
-    confidence_ppm: int
-    timestamp_ms: int
-    version: int
+    confidence_ppm: int = 0
+    timestamp_ms: int = 0
+    version: int = 0
     heartbeat_ms: int = 0
     deviation_ppm: int = 0
     """Of the volatility at the money."""
@@ -556,7 +556,7 @@ class Task(IntEnum):
     FEEDS = 4
     """The feeds of an oracle update are being applied."""
     PRICINGS = 5
-    """The expiries of the underlying whose index has just been applied are being priced."""
+    """The expiries that the feeds of an oracle update belong to are being priced."""
 
 
 class Progress:
@@ -602,7 +602,7 @@ class Progress:
         self.due = due
         """Steps done of what block time drives."""
         self.operation = operation
-        """Next operation of a bulk action, next feed of an oracle update."""
+        """Next operation of a bulk action, next feed or name of an oracle update."""
         self.accumulator = accumulator
         """Rolling hash of the block's transactions."""
         self.cursor = cursor

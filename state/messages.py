@@ -32,6 +32,8 @@ from state.keys import (
     MARKET_NAME,
     PARAMETERS_KEY,
     PUBLISHERS_KEY,
+    RATE,
+    SURFACE,
     SYSTEM_KEY,
     account_key,
     expiry_of_key,
@@ -49,14 +51,18 @@ from state.leaves import (
     Parameters,
     Progress,
     Publishers,
+    RateFeed,
     Series,
+    Surface,
     System,
     Task,
     Terms,
 )
 from state.matching import match_step, place
 from state.operations import check_place
+from state.oracle import FeedKind
 from state.orders import check_units, instrument_of
+from state.pricing import is_fresh
 from state.series import CALLS, FUTURES, PUTS, add_series
 from state.units import (
     MAX_AHEAD,
@@ -78,6 +84,7 @@ _DEPOSIT: Final = Struct(">20sQQ")
 _FORCED_WITHDRAWAL: Final = Struct(">Q20sQ")
 _FORCED_ORDER: Final = Struct(">QIBQQ")
 _BATCH_COST: Final = Struct(">QIQQBQ")
+_SET_FEED: Final = Struct(">B31sII")
 _LINK: Final = Struct(">B20sQ").pack
 _MARKET: Final = Struct(">I")
 _SERIES: Final = Struct(">31s B B B Q I 60s 60s")
@@ -383,7 +390,7 @@ def _batch_cost(
     parameters: Parameters = view.get(PARAMETERS_KEY)
     price = parameters.eth_price_uusd
     feed: Feed | None = view.get(name_key(FEED, ETH_FEED))
-    if feed is not None and feed.timestamp_ms + parameters.oracle_max_age_ms >= block.timestamp_ms:
+    if feed is not None and is_fresh(feed, parameters, block.timestamp_ms):
         price = feed.value_uusd
     parameters.byte_price_pusd = next_byte_price(
         parameters, price, size_bytes, gas * base_fee_wei, blobs * BLOB_GAS * blob_base_fee_wei
@@ -391,6 +398,39 @@ def _batch_cost(
     view.touch(PARAMETERS_KEY, parameters)
     return MessageResult(index, message.kind)
 
+
+def _set_feed(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Sets the terms of a feed, which need not exist before."""
+    kind, padded, heartbeat_ms, deviation_ppm = _unpack(_SET_FEED, message.payload)
+    name = padded.rstrip(b"\0")
+    _demand(
+        {
+            "kind": kind in _FEED_KINDS,
+            "name": is_name(name),
+            "heartbeat_ms": heartbeat_ms <= _MAX_AGE_MS,
+            "deviation_ppm": deviation_ppm <= PPM,
+        }
+    )
+    key_kind, make = _FEED_KINDS[kind]
+    key = name_key(key_kind, name.decode())
+    feed: Feed | RateFeed | Surface | None = view.get(key)
+    if feed is None:
+        if kind == FeedKind.PRICE and view.get(name_key(MARKET_NAME, name.decode())) is not None:
+            raise Rejected(RejectCode.NAME_TAKEN, name=name.decode())
+        feed = make()
+    feed.heartbeat_ms = heartbeat_ms
+    feed.deviation_ppm = deviation_ppm
+    view.put(key, feed)
+    return MessageResult(index, message.kind)
+
+
+_FEED_KINDS: Final[dict[int, tuple[int, type[Feed] | type[RateFeed] | type[Surface]]]] = {
+    FeedKind.PRICE: (FEED, Feed),
+    FeedKind.RATE: (RATE, RateFeed),
+    FeedKind.SURFACE: (SURFACE, Surface),
+}
 
 _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int], MessageResult]] = {
     MessageKind.DEPOSIT: _deposit,
@@ -401,6 +441,7 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_PARAMETERS: _set_parameters,
     MessageKind.SET_PUBLISHERS: _set_publishers,
     MessageKind.BATCH_COST: _batch_cost,
+    MessageKind.SET_FEED: _set_feed,
     MessageKind.LIST_SERIES: _list_series,
     MessageKind.LIST_STRIKES: _list_strikes,
 }

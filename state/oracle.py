@@ -1,24 +1,126 @@
 """Oracle updates: a quorum of signed reports, the median of each feed, all of it or nothing.
 
-The first step checks everything; then every feed is applied in a step of its own, in the order of the names.
-A feed is an underlying (its index) or an instrument (its mark; `funding`).
+The first step checks everything. Then every feed is applied in a step of its own: prices, then rates, then
+surfaces, each by name. A price feed is an underlying's index, a perpetual's mark (`funding`), an expiry's
+forward, or the collateral's price. Last, by name, the expiries that the feeds belong to are priced anew if
+they have moved (`pricing`): of an index all its expiries, one in each step.
 
-Per feed, over the reports that name it: at least the quorum of them; the value is the lower median, the
-confidence the smallest, the time the oldest. Each report's time is later than the feed's last and not after
-the block's. A value may not differ from the last by more than `oracle_deviation_ppm`; the first is free.
+Per feed, over the reports that name it: at least the quorum of them; each number is the lower median of
+theirs, the confidence the smallest, the time the oldest. Each report's time is later than the feed's last and
+not after the block's. A value may not differ from the last by more than the feed's deviation; the first is
+free.
 """
 
 from __future__ import annotations
 
-from state.actions import OracleReport, OracleUpdate
-from state.codec_format import is_name
+from collections.abc import Sequence
+from enum import IntEnum
+from math import isqrt
+from typing import Final, NamedTuple
+
+from state.actions import OracleReport, OracleUpdate, Price, Rate, SurfaceReport
+from state.calendar import MAX_UNDERLYING_BYTES
+from state.codec_format import is_name, report_names
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
+from state.expiries import on_index, start_trading
 from state.funding import update_mark
-from state.keys import FEED, MARKET_NAME, PARAMETERS_KEY, PUBLISHERS_KEY, name_key
-from state.leaves import Feed, MarketName, Parameters, Progress, Publishers, Task
-from state.units import MAX_FEEDS_PER_REPORT, MAX_PRICE_UUSD, MAX_PUBLISHERS, PPM
+from state.keys import (
+    FEED,
+    MARKET_NAME,
+    PARAMETERS_KEY,
+    PUBLISHERS_KEY,
+    RATE,
+    SURFACE,
+    expiries_prefix,
+    name_key,
+)
+from state.leaves import (
+    ExpiryOf,
+    Feed,
+    MarketName,
+    Parameters,
+    Progress,
+    Publishers,
+    RateFeed,
+    Surface,
+    Task,
+)
+from state.pricing import PICO, heartbeat_ms, reprice, volatility_ppb
+from state.units import (
+    MAX_EXPIRIES,
+    MAX_FEEDS_PER_REPORT,
+    MAX_PRICE_UUSD,
+    MAX_PUBLISHERS,
+    PPB,
+    PPM,
+)
 from state.view import StateView
+
+MAX_RATE_PPB: Final = 10 * PPB
+"""Either side of 0: 1000 % a year."""
+MAX_VARIANCE_PICO: Final = 144 * PICO
+"""Of |a|: where the engine's total variance ends."""
+MAX_SHAPE_PICO: Final = 16 * PICO
+"""Of |m| and sigma."""
+MAX_TAU_S: Final = 100 * 365 * 86_400
+
+
+class FeedKind(IntEnum):
+    """What a feed reports; in this order feeds are applied."""
+
+    PRICE = 0
+    RATE = 1
+    SURFACE = 2
+
+
+_KEY_KINDS: Final = (FEED, RATE, SURFACE)
+AnyFeed = Feed | RateFeed | Surface
+AnyReported = Price | Rate | SurfaceReport
+
+
+class Reported(NamedTuple):
+    """What an update says of one feed: the items of the reports that name it, and those reports' times."""
+
+    kind: int
+    name: str
+    items: list[AnyReported]
+    times: list[int]
+
+
+class Plan(NamedTuple):
+    """An update by feed, in the order of its steps."""
+
+    update: OracleUpdate
+    feeds: list[Reported]
+    names: list[str]
+
+
+_last: list[Plan] = []
+
+
+def _lists(report: OracleReport) -> tuple[Sequence[AnyReported], ...]:
+    """By FeedKind."""
+    return report.prices, report.rates, report.surfaces
+
+
+def plan_of(update: OracleUpdate) -> Plan:
+    """The update by feed. Remembers the last one: its steps all ask for it."""
+    if _last and _last[0].update is update:
+        return _last[0]
+    found: dict[tuple[int, str], Reported] = {}
+    for report in update.reports:
+        for kind, items in enumerate(_lists(report)):
+            for item in items:
+                reported = found.setdefault((kind, item.feed), Reported(kind, item.feed, [], []))
+                reported.items.append(item)
+                reported.times.append(report.timestamp_ms)
+    plan = Plan(update, [found[key] for key in sorted(found)], report_names(update))
+    _last[:] = [plan]
+    return plan
+
+
+# Checks
 
 
 def check_update(
@@ -33,13 +135,13 @@ def check_update(
         raise Rejected(RejectCode.BAD_SIGNATURE)
     _check_signers(publishers, signers)
     for report in update.reports:
-        _check_report(block, report)
-    names = feed_names(update)
-    if len(names) > MAX_FEEDS_PER_REPORT or not names:
-        raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, maximum=MAX_FEEDS_PER_REPORT, got=len(names))
+        check_report(report, block.timestamp_ms)
+    plan = plan_of(update)
+    if len(plan.names) > MAX_FEEDS_PER_REPORT or not plan.names:
+        raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, maximum=MAX_FEEDS_PER_REPORT, got=len(plan.names))
     parameters: Parameters = view.get(PARAMETERS_KEY)
-    for name in names:
-        _check_feed(view, parameters, update, name, quorum)
+    for reported in plan.feeds:
+        _check_feed(view, parameters, reported, quorum)
 
 
 def _check_signers(publishers: Publishers | None, signers: tuple[bytes | None, ...]) -> None:
@@ -54,82 +156,187 @@ def _check_signers(publishers: Publishers | None, signers: tuple[bytes | None, .
         seen.append(signer)
 
 
-def _check_report(block: BlockContext, report: OracleReport) -> None:
-    if report.timestamp_ms > block.timestamp_ms:
-        raise Rejected(RejectCode.ORACLE_FUTURE, now_ms=block.timestamp_ms, got=report.timestamp_ms)
-    if len({price.feed for price in report.prices}) != len(report.prices):
-        raise Rejected(RejectCode.ORACLE_DUPLICATE_FEED)
+def check_report(report: OracleReport, now_ms: int) -> None:
+    """What can be said of a report alone. Raises Rejected."""
+    if report.timestamp_ms > now_ms:
+        raise Rejected(RejectCode.ORACLE_FUTURE, now_ms=now_ms, got=report.timestamp_ms)
+    for items in _lists(report):
+        if len({item.feed for item in items}) != len(items):
+            raise Rejected(RejectCode.ORACLE_DUPLICATE_FEED)
+        for item in items:
+            if item.confidence_ppm > PPM:
+                raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, feed=item.feed, maximum_ppm=PPM)
     for price in report.prices:
-        if not (0 < price.value_uusd <= MAX_PRICE_UUSD and price.confidence_ppm <= PPM):
+        if not 0 < price.value_uusd <= MAX_PRICE_UUSD:
             raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, feed=price.feed, maximum_uusd=MAX_PRICE_UUSD)
+    for rate in report.rates:
+        if abs(rate.value_ppb) > MAX_RATE_PPB:
+            raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, feed=rate.feed, maximum_ppb=MAX_RATE_PPB)
+    for surface in report.surfaces:
+        _check_surface(surface)
 
 
-def _check_feed(
-    view: StateView, parameters: Parameters, update: OracleUpdate, name: str, quorum: int
-) -> None:
-    feed = _feed(view, name)
+def _check_surface(surface: SurfaceReport) -> None:
+    """Its domain, and the arbitrage that closed forms show. Raises Rejected ORACLE_SURFACE saying which.
+
+    With rho = sin, the least variance is a + b sigma cos, and the steeper wing has the slope b (1 + |rho|).
+    """
+    b, rho, sigma = surface.b_pico, surface.rho_pico, surface.sigma_pico
+    domain = {
+        "a": abs(surface.a_pico) <= MAX_VARIANCE_PICO,
+        "b": 0 <= b <= 2 * PICO,
+        "rho": abs(rho) < PICO,
+        "m": abs(surface.m_pico) <= MAX_SHAPE_PICO,
+        "sigma": 0 < sigma <= MAX_SHAPE_PICO,
+        "forward_uusd": 0 < surface.forward_uusd <= MAX_PRICE_UUSD,
+        "tau_s": 0 < surface.tau_s <= MAX_TAU_S,
+    }
+    for field, is_good in domain.items():
+        if not is_good:
+            raise Rejected(RejectCode.ORACLE_SURFACE, feed=surface.feed, field=field)
+    cosine = isqrt(PICO * PICO - rho * rho)
+    if surface.a_pico * PICO * PICO + b * sigma * cosine < 0:
+        raise Rejected(RejectCode.ORACLE_SURFACE, feed=surface.feed, field="least variance")
+    if b * (PICO + abs(rho)) > 2 * PICO * PICO:
+        raise Rejected(RejectCode.ORACLE_SURFACE, feed=surface.feed, field="wing slope")
+    if _volatility(surface) == 0:
+        raise Rejected(RejectCode.ORACLE_SURFACE, feed=surface.feed, field="volatility")
+
+
+def _check_feed(view: StateView, parameters: Parameters, reported: Reported, quorum: int) -> None:
+    name = reported.name
+    feed: AnyFeed | None = view.get(_key(reported)) if is_name(name.encode()) else None
     if feed is None:
         raise Rejected(RejectCode.ORACLE_UNKNOWN_FEED, feed=name)
-    reported = _reported(update, name)
-    if len(reported) < quorum:
-        raise Rejected(RejectCode.ORACLE_QUORUM, expected=quorum, got=len(reported), feed=name)
-    oldest = min(time for _, _, time in reported)
+    if len(reported.items) < quorum:
+        raise Rejected(RejectCode.ORACLE_QUORUM, expected=quorum, got=len(reported.items), feed=name)
+    oldest = min(reported.times)
     if oldest <= feed.timestamp_ms:
         raise Rejected(RejectCode.ORACLE_OLD, last_ms=feed.timestamp_ms, got=oldest, feed=name)
-    value, last = _median(reported), feed.value_uusd
-    if feed.version and abs(value - last) * PPM > last * parameters.oracle_deviation_ppm:
-        raise Rejected(
-            RejectCode.ORACLE_DEVIATION,
-            last_uusd=last,
-            got=value,
-            limit_ppm=parameters.oracle_deviation_ppm,
-            feed=name,
-        )
+    median = _median_surface(reported) if reported.kind == FeedKind.SURFACE else None
+    if median is not None:
+        _check_surface(median)
+    if feed.version == 0:
+        return
+    limit = feed.deviation_ppm or parameters.oracle_deviation_ppm
+    if isinstance(feed, Feed):
+        last, new = feed.value_uusd, _median_price(reported)
+        too_far = abs(new - last) * PPM > last * limit
+    elif isinstance(feed, RateFeed):
+        last, new = feed.value_ppb, _median_rate(reported)
+        too_far = abs(new - last) * PPM > PPB * limit
+    else:
+        assert median is not None
+        last, new = _volatility(feed), _volatility(median)
+        too_far = abs(new - last) * PPM > last * limit
+    if too_far:
+        raise Rejected(RejectCode.ORACLE_DEVIATION, last=last, got=new, limit_ppm=limit, feed=name)
 
 
-def feed_names(update: OracleUpdate) -> list[str]:
-    """All feeds that the reports name, in the order in which they are applied."""
-    return sorted({price.feed for report in update.reports for price in report.prices})
+def _key(reported: Reported) -> bytes:
+    return name_key(_KEY_KINDS[reported.kind], reported.name)
+
+
+def _volatility(surface: Surface | SurfaceReport) -> int:
+    return volatility_ppb(
+        surface.a_pico,
+        surface.b_pico,
+        surface.rho_pico,
+        surface.m_pico,
+        surface.sigma_pico,
+        surface.tau_s,
+    )
+
+
+# Medians: the middle value; of two, the lower.
+
+
+def _median(values: list[int]) -> int:
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def _median_price(reported: Reported) -> int:
+    return _median([item.value_uusd for item in reported.items if isinstance(item, Price)])
+
+
+def _median_rate(reported: Reported) -> int:
+    return _median([item.value_ppb for item in reported.items if isinstance(item, Rate)])
+
+
+def _median_surface(reported: Reported) -> SurfaceReport:
+    items = [item for item in reported.items if isinstance(item, SurfaceReport)]
+    return SurfaceReport(
+        reported.name,
+        _median([item.a_pico for item in items]),
+        _median([item.b_pico for item in items]),
+        _median([item.rho_pico for item in items]),
+        _median([item.m_pico for item in items]),
+        _median([item.sigma_pico for item in items]),
+        _median([item.forward_uusd for item in items]),
+        _median([item.tau_s for item in items]),
+        min([item.confidence_ppm for item in items]),
+    )
+
+
+# Steps
 
 
 def feed_step(view: StateView, block: BlockContext, progress: Progress, update: OracleUpdate) -> None:
     """Applies one feed of a checked update."""
-    names = feed_names(update)
-    name = names[progress.operation]
-    reported = _reported(update, name)
-    key = name_key(FEED, name)
-    feed: Feed = view.get(key)
-    feed.value_uusd = _median(reported)
-    feed.confidence_ppm = min(confidence for _, confidence, _ in reported)
-    feed.timestamp_ms = min(time for _, _, time in reported)
+    feeds = plan_of(update).feeds
+    reported = feeds[progress.operation]
+    key = _key(reported)
+    feed: AnyFeed = view.get(key)
+    if isinstance(feed, Feed):
+        if feed.expiry == 0:
+            parameters: Parameters = view.get(PARAMETERS_KEY)
+            max_age_ms = heartbeat_ms(feed, parameters)
+            on_index(view, block, reported.name, feed, min(reported.times), max_age_ms)
+        feed.value_uusd = _median_price(reported)
+    elif isinstance(feed, RateFeed):
+        feed.value_ppb = _median_rate(reported)
+    else:
+        median = _median_surface(reported)
+        feed.a_pico = median.a_pico
+        feed.b_pico = median.b_pico
+        feed.rho_pico = median.rho_pico
+        feed.m_pico = median.m_pico
+        feed.sigma_pico = median.sigma_pico
+        feed.forward_uusd = median.forward_uusd
+        feed.tau_s = median.tau_s
+    feed.confidence_ppm = min([item.confidence_ppm for item in reported.items])
+    feed.timestamp_ms = min(reported.times)
     feed.version += 1
     view.touch(key, feed)
-    market: MarketName | None = view.get(name_key(MARKET_NAME, name))
-    if market is not None:
-        update_mark(view, block, market.market, feed.value_uusd, feed.timestamp_ms)
+    if isinstance(feed, Feed) and feed.expiry == 0:
+        market: MarketName | None = view.get(name_key(MARKET_NAME, reported.name))
+        if market is not None:
+            update_mark(view, block, market.market, feed.value_uusd, feed.timestamp_ms)
     progress.operation += 1
-    if progress.operation == len(names):
+    if progress.operation == len(feeds):
         progress.operation = 0
-        progress.task = Task.NONE
+        progress.cursor = 0
+        progress.task = Task.PRICINGS
 
 
-def _feed(view: StateView, name: str) -> Feed | None:
-    if not is_name(name.encode()):
-        return None
+def pricing_step(view: StateView, block: BlockContext, progress: Progress, update: OracleUpdate) -> None:
+    """Prices one expiry of those that the next name of an update belongs to; `cursor` counts an index's."""
+    names = plan_of(update).names
+    name = names[progress.operation]
     feed: Feed | None = view.get(name_key(FEED, name))
-    return feed
-
-
-def _reported(update: OracleUpdate, name: str) -> list[tuple[int, int, int]]:
-    """(value, confidence, time) of each report that names the feed."""
-    return [
-        (price.value_uusd, price.confidence_ppm, report.timestamp_ms)
-        for report in update.reports
-        for price in report.prices
-        if price.feed == name
-    ]
-
-
-def _median(reported: list[tuple[int, int, int]]) -> int:
-    """The middle value; of two, the lower."""
-    return sorted(reported)[(len(reported) - 1) // 2][0]
+    numbers: list[int] = []
+    if feed is not None and feed.expiry:
+        numbers = [feed.expiry]
+    elif feed is not None and len(name) <= MAX_UNDERLYING_BYTES:
+        found: list[tuple[bytes, ExpiryOf]] = view.iterate_under(expiries_prefix(name.encode()), MAX_EXPIRIES)
+        numbers = [leaf.expiry for _, leaf in found]
+    if progress.cursor < len(numbers):
+        if reprice(view, block, numbers[progress.cursor]):
+            start_trading(view, block, numbers[progress.cursor])
+        progress.cursor += 1
+    if progress.cursor >= len(numbers):
+        progress.cursor = 0
+        progress.operation += 1
+        if progress.operation == len(names):
+            progress.operation = 0
+            progress.task = Task.NONE

@@ -24,23 +24,28 @@ from state.codec import (
 from state.context import BlockContext
 from state.eip712 import header_hash
 from state.errors import RejectCode, Rejected
+from state.expiries import delist_step, settle_step
 from state.fees import fee_uusd
 from state.hashing import keccak
-from state.keys import DEAD_MAN, PARAMETERS_KEY, SYSTEM_KEY, market_key
-from state.leaves import Market, Parameters, Phase, Progress, System, Task
+from state.keys import DEAD_MAN, DUE, PARAMETERS_KEY, SYSTEM_KEY, market_key, parse_due_key
+from state.leaves import Due, Market, Parameters, Phase, Progress, System, Task
 from state.matching import match_step
 from state.messages import message_step
 from state.operations import operation_step, sweep_step
-from state.oracle import check_update, feed_step
+from state.oracle import check_update, feed_step, pricing_step
 from state.orders import check_units, instrument_of
+from state.pricing import mark_of
 from state.rules import ORACLE_CLASS, bulk_units, priced_of, rule_of
-from state.units import MAX_SWITCHES
+from state.series import list_step
+from state.units import MAX_DUE_STEPS, MAX_SWITCHES
 from state.view import StateView
 
 _NONE: Final = int(Task.NONE)
 _DEAD_MAN_PREFIX: Final = bytes((DEAD_MAN,))
 _TRANSACTIONS: Final = int(Phase.TRANSACTIONS)
 _MESSAGES: Final = int(Phase.MESSAGES)
+_SWITCHES: Final = int(Phase.SWITCHES)
+_DUE_PREFIX: Final = bytes((DUE,))
 
 
 def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Message]) -> Progress:
@@ -109,12 +114,14 @@ def step(
         message_step(view, block, progress, item)
         if progress.messages_left == 0 and progress.task == _NONE:
             progress.phase = Phase.SWITCHES
-    else:
+    elif progress.phase == _SWITCHES:
         _switch_step(view, block, progress)
+    else:
+        _due_step(view, block, progress)
 
 
 def _switch_step(view: StateView, block: BlockContext, progress: Progress) -> None:
-    """Cancels some orders of the account whose dead-man switch is due, or moves on to transactions."""
+    """Cancels some orders of the account whose dead-man switch is due, or moves on to what is due next."""
     found = view.first_under(_DEAD_MAN_PREFIX)
     if found is not None and progress.switches < MAX_SWITCHES:
         deadline_ms = int.from_bytes(found[0][1:9], "big")
@@ -125,6 +132,24 @@ def _switch_step(view: StateView, block: BlockContext, progress: Progress) -> No
                 set_switch(view, number, 0)
                 progress.switches += 1
             return
+    progress.phase = Phase.DUE
+
+
+def _due_step(view: StateView, block: BlockContext, progress: Progress) -> None:
+    """One step of what block time drives, or moves on to transactions."""
+    found = view.first_under(_DUE_PREFIX)
+    if found is not None and progress.due < MAX_DUE_STEPS:
+        key: bytes = found[0]
+        time_s, what, number = parse_due_key(key)
+        if time_s <= block.now_s:
+            progress.due += 1
+            if what == Due.SETTLE:
+                settle_step(view, block, key, number)
+            elif what == Due.DELIST:
+                delist_step(view, block, key, number)
+            else:
+                list_step(view, block, key, number)
+            return
     progress.phase = Phase.TRANSACTIONS
 
 
@@ -133,7 +158,8 @@ def _continue(view: StateView, block: BlockContext, progress: Progress, payload:
     if progress.task == Task.MATCH:
         match_step(view, block, progress)
     elif isinstance(payload, OracleUpdate):
-        feed_step(view, block, progress, payload)
+        update_step = feed_step if progress.task == Task.FEEDS else pricing_step
+        update_step(view, block, progress, payload)
     elif isinstance(payload.action, BulkOrders):
         operation_step(view, block, progress, payload.action)
     else:
@@ -222,7 +248,7 @@ def _entry(view: StateView, market: int) -> MarketEntry:
     state: Market = view.get(market_key(market))
     system: System = view.get(SYSTEM_KEY)
     fixed = state.reference_batch == system.batch_number
-    reference = state.reference_ticks if fixed else state.mark_uusd // terms.tick_uusd
+    reference = state.reference_ticks if fixed else (mark_of(view, state, terms) or 0) // terms.tick_uusd
     return MarketEntry(terms.tick_uusd, terms.lot_ulots, reference)
 
 

@@ -391,13 +391,13 @@ def to_report(json: OracleReportJson, path: str = "$") -> OracleReport:
 Reported = TypeVar("Reported", Price, Rate, SurfaceReport)
 
 
-def _values(make: type[Reported], json: Struct, path: str) -> Reported:
+def _values(make: type[Reported], json: PriceJson | RateJson | SurfaceReportJson, path: str) -> Reported:
     """A price, rate or surface: a feed and numbers, named alike in JSON."""
-    feed, *numbers = (
-        value if name == "feed" else (_signed if kind == "int64" else _number)(value, f"{path}.{name}")
-        for (name, kind), value in zip(TYPES[make.__name__], astuple(json), strict=True)
-    )
-    return make(feed, *numbers)
+    numbers = [
+        (_signed if kind == "int64" else _number)(value, f"{path}.{name}")
+        for (name, kind), value in zip(TYPES[make.__name__][1:], astuple(json)[1:], strict=True)
+    ]
+    return make(json.feed, *numbers)
 
 
 def _signed(value: int | str, path: str) -> int:
