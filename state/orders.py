@@ -21,27 +21,32 @@ from state.keys import (
     SYSTEM_KEY,
     account_key,
     account_order_key,
+    expiry_key,
     instrument_key,
     market_key,
     order_book_prefix,
     order_key,
     parse_order_key,
     position_key,
+    pricing_key,
 )
 from state.leaves import (
     Account,
     AccountOrder,
+    Expiry,
     Feed,
     Instrument,
     Market,
     Parameters,
     Position,
+    Pricing,
     RestingOrder,
     System,
     Taker,
 )
 from state.margin import requirement
 from state.positions import funding_owed, is_empty
+from state.pricing import mark_of
 from state.units import MAX_NOTIONAL_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
 from state.view import StateView
 
@@ -86,7 +91,8 @@ def check_order(
     market = taker.market
     terms = instrument_of(view, market)
     state: Market = view.get(market_key(market))
-    _check_terms(block, taker, terms, state)
+    check_trading(view, block, terms, bool(taker.reduce_only))
+    _check_terms(view, block, taker, terms, state)
     parameters: Parameters = view.get(PARAMETERS_KEY)
     position: Position | None = view.get(position_key(taker.account, market))
     if position is None and account.positions >= parameters.max_positions:
@@ -108,11 +114,23 @@ def check_order(
     return True
 
 
-def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Market) -> None:
-    """What the instrument alone demands of price, size and time; tick and lot have been checked."""
+def check_trading(view: StateView, block: BlockContext, terms: Instrument, reduce_only: bool) -> None:
+    """Whether the instrument may be traded now. Raises Rejected."""
+    if terms.expiry:
+        if terms.expiry_s <= block.now_s:
+            raise Rejected(RejectCode.EXPIRED_INSTRUMENT, now_s=block.now_s, expiry_s=terms.expiry_s)
+        expiry: Expiry = view.get(expiry_key(terms.expiry))
+        if expiry.status != TRADING:
+            raise Rejected(RejectCode.INSTRUMENT_NOT_TRADING, status=expiry.status)
     status = terms.status
-    if status != TRADING and not (status == REDUCE_ONLY and taker.reduce_only):
+    if status != TRADING and not (status == REDUCE_ONLY and reduce_only):
         raise Rejected(RejectCode.INSTRUMENT_NOT_TRADING, status=status)
+
+
+def _check_terms(
+    view: StateView, block: BlockContext, taker: Taker, terms: Instrument, state: Market
+) -> None:
+    """What the instrument alone demands of price, size and time; tick and lot have been checked."""
     price, size = taker.price_uusd, taker.size_ulots
     if size < terms.min_size_ulots:
         if size == 0:
@@ -120,16 +138,29 @@ def _check_terms(block: BlockContext, taker: Taker, terms: Instrument, state: Ma
         raise Rejected(RejectCode.SIZE_TOO_SMALL, minimum=terms.min_size_ulots, got=size)
     if size > terms.max_size_ulots:
         raise Rejected(RejectCode.SIZE_TOO_LARGE, maximum=terms.max_size_ulots, got=size)
-    mark = state.mark_uusd
-    if mark == 0:
-        raise Rejected(RejectCode.ORACLE_STALE, mark_ms=0)
-    width = mark * terms.band_ppm // PPM
-    if not mark - width <= price <= mark + width:
-        raise Rejected(RejectCode.PRICE_OUT_OF_BAND, lowest=mark - width, highest=mark + width, got=price)
+    lowest, highest = price_band(view, state, terms)
+    if not lowest <= price <= highest:
+        raise Rejected(RejectCode.PRICE_OUT_OF_BAND, lowest=lowest, highest=highest, got=price)
     if price * size > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
         raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
     if taker.expiry_s and taker.expiry_s <= block.now_s:
         raise Rejected(RejectCode.ORDER_EXPIRED, now_s=block.now_s, got=taker.expiry_s)
+
+
+def price_band(view: StateView, state: Market, terms: Instrument) -> tuple[int, int]:
+    """Lowest and highest price of an order now. Raises Rejected ORACLE_STALE before the first mark.
+
+    Its width is a share of the mark, of an option of its underlying's forward: an option's mark may be 0.
+    """
+    mark = mark_of(view, state, terms)
+    if mark is None:
+        raise Rejected(RejectCode.ORACLE_STALE, mark_ms=0)
+    base = mark
+    if terms.strike_uusd:
+        pricing: Pricing = view.get(pricing_key(terms.expiry))
+        base = pricing.forward_uusd
+    width = base * terms.band_ppm // PPM
+    return max(mark - width, terms.tick_uusd), mark + width
 
 
 def _check_exposure(

@@ -128,7 +128,12 @@ def _apply_replace(
 def _check_bulk(
     view: StateView, block: BlockContext, progress: Progress, action: BulkOrders, account: Account, fee: int
 ) -> None:
-    """Its operations are checked one by one, each when its turn comes."""
+    """Its operations are checked one by one, each when its turn comes; but no market in it is unknown.
+
+    What was signed holds their names, and a name ends with its instrument.
+    """
+    for cancel in action.cancels:
+        instrument_of(view, cancel.market)
 
 
 def _apply_bulk(
