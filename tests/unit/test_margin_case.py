@@ -73,6 +73,34 @@ def test_random_cases(kind: str) -> None:
         assert_close(ours(case), module.margin(case), slack)
 
 
+def rounded(value: Any) -> Any:
+    """A case in the exchange's units: prices, money and amounts to 10^-6, the rest as it is."""
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    whole = ("spot", "cash", "price", "amount", "unrealised_pnl", "unrealised_funding", "forward", "strike")
+    return {
+        name: round(each, 6) if name in whole else rounded(each) if name != "parameters" else each
+        for name, each in value.items()
+    }
+
+
+@needs_reference
+@pytest.mark.parametrize("kind", ["plain", "last-minutes", "far-strikes", "hedged"])
+def test_random_cases_in_the_exchange_s_units(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through packed rows: right to some uusd, one for each component that is rounded."""
+    module = reference()
+    monkeypatch.setattr("tools.margin_case.UNIT", 10**6)
+    monkeypatch.setattr("tools.margin_case.LOT", 10**6)
+    monkeypatch.setattr("state.portfolio.plain_risk", None)
+    for seed in range(15):
+        case = rounded(random_case(random.Random(f"units {kind} {seed}"), kind, module.DEFAULT_PARAMETERS))
+        for expiry in case["expiries"]:
+            expiry["svi"][5] = round(expiry["svi"][5], 6)
+        assert_close(ours(case), module.margin(case), 15e-6)
+
+
 @needs_reference
 def test_default_parameters_are_the_reference_s() -> None:
     module = reference()
