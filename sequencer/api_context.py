@@ -11,6 +11,7 @@ import trio
 from sequencer.committer import TreeAccess
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.health import Health
+from sequencer.history import History
 from sequencer.ingress import Ingress
 from sequencer.l1_link import L1Link
 from sequencer.machine import Machine
@@ -32,6 +33,7 @@ class ApiContext:
     trees: TreeAccess
     ingress: Ingress
     receipts: Receipts
+    history: History
     market_data: MarketData
     link: L1Link
     health: Health

@@ -1,7 +1,8 @@
 """What happens to a closed batch beside the sealing of new blocks: root, tree, database, then the poster.
 
 One batch at a time, in a worker thread: the tree takes the changed leaves, the root goes into the journal,
-the money is counted, and one atomic write moves the database to the end of the batch. Blocks of the next
+the money is counted, accounts' history is made, and one atomic write moves the database to the end of the
+batch. Blocks of the next
 batch are executed and sealed meanwhile; the cache keeps the changed leaves in memory until the database
 has them. While a batch is open the tree takes slices of its changes already, because the whole of them at
 once would keep the event loop waiting for the interpreter.
@@ -21,6 +22,7 @@ from threading import Lock
 import trio
 
 from sequencer.conservation import Books, ConservationError
+from sequencer.history import History
 from sequencer.machine import Changes, ClosedBatch, Machine
 from sequencer.metrics import Metrics
 from sequencer.receipts import Receipts
@@ -60,6 +62,7 @@ class Committer:
         machine: Machine,
         books: Books,
         receipts: Receipts,
+        history: History,
         metrics: Metrics,
         *,
         keep_from: Callable[[int], int],
@@ -70,6 +73,7 @@ class Committer:
         self._machine = machine
         self._books = books
         self._receipts = receipts
+        self._history = history
         self._metrics = metrics
         self._keep_from = keep_from
         self._on_committed = on_committed
@@ -139,6 +143,7 @@ class Committer:
         for _ in closed.batch.changes:
             self._machine.view.release()
         self._receipts.archived(batch.last_block)
+        self._history.archived(batch.last_block)
         self._on_committed(batch)
 
     def commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
@@ -163,5 +168,6 @@ class Committer:
         writes = tree.commit(batch.number) + tree.prune(self._keep_from(batch.number))
         stored = stored_batch(batch, root)
         meta = {BOOKS: self._books.encode()}
-        self._store.checkpoint(stored, writes, blocks, closed.journal_next, meta)
+        history = self._history.rows(batch.number, batch.last_block)
+        self._store.checkpoint(stored, writes, blocks, closed.journal_next, meta, history)
         return stored

@@ -210,6 +210,19 @@ class StoreSection:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySection:
+    """Accounts' orders, trades and money, as `straddle history` shows them; the oldest is deleted first."""
+
+    keep_days: int = 365
+    """Older history is deleted."""
+    max_mib: int = 16_384
+    """Size of the records above which the oldest are deleted earlier; LevelDB may take less or some more."""
+
+    def __post_init__(self) -> None:
+        _positive(self)
+
+
+@dataclass(frozen=True, slots=True)
 class FeedSection:
     """Subscriptions."""
 
@@ -238,6 +251,7 @@ class NodeConfig:
     batches: BatchesSection = BatchesSection()
     mempool: MempoolSection = MempoolSection()
     store: StoreSection = StoreSection()
+    history: HistorySection = HistorySection()
     feed: FeedSection = FeedSection()
 
     def __post_init__(self) -> None:

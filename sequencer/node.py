@@ -133,7 +133,12 @@ class Node:
         config = self.config
         path = Path(config.node.data_dir)
         opened = await trio.to_thread.run_sync(
-            open_state, path, self.domain, config.store.clean_leaves, config.store.tree_pages
+            open_state,
+            path,
+            self.domain,
+            config.store.clean_leaves,
+            config.store.tree_pages,
+            config.history,
         )
         try:
             self._build(opened)
@@ -248,6 +253,7 @@ class Node:
             machine,
             opened.books,
             self.receipts,
+            opened.history,
             self.metrics,
             keep_from=self._keep_from,
             on_committed=self._batch_committed,
@@ -287,6 +293,7 @@ class Node:
             opened.trees,
             self.ingress,
             self.receipts,
+            opened.history,
             self.market_data,
             self.link,
             self.health,
@@ -409,6 +416,7 @@ class Node:
         block = sealed.block
         self.receipts.add(block)
         self.committer.sealed(sealed)
+        self.opened.history.sealed(sealed.executed)
         maker = ReceiptMaker(block, self.opened.machine.markets)
         for index, pending in enumerate(self.executor.take_awaiting(block.header.number)):
             self.ingress.sealed(pending, maker.receipt(index, "sealed") if pending.sealed else None)

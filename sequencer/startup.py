@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sequencer.committer import BOOKS, TreeAccess, stored_batch
+from sequencer.config import HistorySection
 from sequencer.conservation import Books, ConservationError
+from sequencer.history import History
 from sequencer.machine import ClosedBatch, Machine
 from sequencer.sealer import Sealed, results_hash, sealed_block
 from state.actions import OracleUpdate, Payload, Transaction
@@ -33,6 +35,8 @@ from state.store import Identity, Store, StoreCode, StoreError
 from state.store_records import JournalBatch, JournalBlock, StoredBatch
 from state.tree import Tree
 
+DEFAULT_HISTORY = HistorySection()
+
 
 @dataclass(slots=True)
 class Opened:
@@ -42,12 +46,19 @@ class Opened:
     trees: TreeAccess
     machine: Machine
     books: Books
+    history: History
     recovered: Recovered
     unsaved: list[Sealed]
     """Durable blocks of the open batch, in order: they are in the journal only."""
 
 
-def open_state(path: Path, domain: Domain, clean_leaves: int, tree_pages: int) -> Opened:
+def open_state(
+    path: Path,
+    domain: Domain,
+    clean_leaves: int,
+    tree_pages: int,
+    history_limits: HistorySection = DEFAULT_HISTORY,
+) -> Opened:
     """Opens or makes the data directory, and replays its journal. Blocks.
 
     Raises StoreError, which says what is wrong and what to do.
@@ -68,9 +79,11 @@ def open_state(path: Path, domain: Domain, clean_leaves: int, tree_pages: int) -
             )
         machine = Machine(CachedState(store.leaves, clean_leaves))
         books = Books(store.leaves.get, store.meta(BOOKS))
-        replayer = _Replayer(store, tree, machine, books, domain)
+        since_ms = machine.system.timestamp_ms + 1 if checkpoint.batch_number else 0
+        history = History(store, machine.markets, history_limits, since_ms)
+        replayer = _Replayer(store, tree, machine, books, history, domain)
         recovered = recover(store, replayer)
-        return Opened(store, TreeAccess(tree), machine, books, recovered, replayer.unsaved)
+        return Opened(store, TreeAccess(tree), machine, books, history, recovered, replayer.unsaved)
     except BaseException:
         store.close()
         raise
@@ -94,6 +107,7 @@ class _Replayer:
     tree: Tree
     machine: Machine
     books: Books
+    history: History
     domain: Domain
     unsaved: list[Sealed] = field(default_factory=list)
     table: dict[int, MarketEntry] = field(default_factory=dict)
@@ -106,6 +120,7 @@ class _Replayer:
         executed = self.machine.replay(self._ordered(block), self.table)
         sealed = sealed_block(executed, block.signature)
         self.unsaved.append(sealed)
+        self.history.sealed(executed)
         return Replayed(sealed.block.hash, results_hash(sealed))
 
     def replay_close(self, batch: JournalBatch) -> bytes:
@@ -124,7 +139,9 @@ class _Replayer:
         blocks = [sealed.stored for sealed in self.unsaved]
         writes = self.tree.commit(closed.number)
         meta = {BOOKS: self.books.encode()}
-        self.store.checkpoint(stored_batch(closed, self.root), writes, blocks, journal_next, meta)
+        history = self.history.rows(closed.number, closed.last_block)
+        self.store.checkpoint(stored_batch(closed, self.root), writes, blocks, journal_next, meta, history)
+        self.history.archived(closed.last_block)
         self.machine.view.release()
         self.unsaved = []
 

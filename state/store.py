@@ -7,10 +7,11 @@ With `state/journal.py` the one place of `state/` that does I/O. A data director
     B | number       StoredBlock                   X | tx hash    block number, index in it (u32)
     N | number       StoredBatch                   P | number     a batch's posting, the poster's own bytes
     M | name         values of other parts         S | name       the store's own
+    H...             accounts' history, the node's own (`sequencer/history.py`)
 
 Invariants:
-- The database always stands exactly at one batch boundary: leaves, tree, blocks, transaction index, batch and
-  checkpoint go into one synced write batch. Journal segments that it covers are deleted after it, not before.
+- The database always stands exactly at one batch boundary: leaves, tree, blocks, transaction index, history,
+  batch and checkpoint go into one synced write batch. Journal segments that it covers are deleted after it, not before.
 - A sealed block is found in the database only from its batch's checkpoint on; until then its owner has it in
   memory, and after a crash replay (`state/recovery.py`) makes it again from the journal.
 - One process at a time, one writer in it (checkpoint, pruning); reads and `put_..._sync` from any thread.
@@ -52,7 +53,7 @@ from state.store_records import (
 
 __all__ = ["Identity", "JournalDamaged", "Store", "StoreCode", "StoreError"]
 
-LEAF, TREE, BLOCK, TRANSACTION, BATCH, POSTING, META, OWN = (bytes([b]) for b in b"LTBXNPMS")
+LEAF, TREE, BLOCK, TRANSACTION, BATCH, POSTING, META, OWN, HISTORY = (bytes([b]) for b in b"LTBXNPMSH")
 _HEAD_KEY = OWN + b"head"
 _CHECKPOINT_KEY = OWN + b"checkpoint"
 OLDEST_BLOCK_KEY = OWN + b"oldest_block"
@@ -167,7 +168,7 @@ def decode_record(kind: int, payload: bytes, sequence: int, path: Path) -> Journ
 
 
 class Pages:
-    """The rows of leaves and tree, under whole keys: what `state/tree.py` reads (its PageStore)."""
+    """Rows under whole keys: what `state/tree.py` reads (its PageStore), and readers of history."""
 
     def __init__(self, database: Any, path: Path) -> None:
         self._database = database
@@ -181,11 +182,11 @@ class Pages:
             raise _database_error(error, self._path, "reading") from error
         return value
 
-    def iterate(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < stop, ascending, of the moment it begins. Raises StoreError."""
+    def iterate(self, start: bytes, stop: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with start <= key < stop, ascending or not, of the moment it begins. Raises StoreError."""
         with (
             _database_errors(self._path, "reading"),
-            self._database.iterator(start=start, stop=stop, verify_checksums=True) as rows,
+            self._database.iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True) as rows,
         ):
             yield from rows
 
@@ -324,11 +325,13 @@ class Store:
         blocks: Sequence[StoredBlock],
         journal_next: int,
         meta: Mapping[str, bytes | None] | None = None,
+        history: Iterable[Write] = (),
     ) -> Checkpoint:
         """Moves the database to the end of `batch`, at once and durably, then drops the journal it covers.
 
         `tree_writes` are those of `Tree.commit` (leaves among them), `blocks` all blocks of the batch,
-        `journal_next` what `close_batch` returned (1 for the genesis state, which is batch 0).
+        `journal_next` what `close_batch` returned (1 for the genesis state, which is batch 0); `history` are
+        rows of that kind.
         Raises ValueError if it does not continue the last checkpoint, StoreError.
         """
         with self._writer:
@@ -339,6 +342,10 @@ class Store:
             rows: list[Write] = list(tree_writes)
             if any(key[:1] not in (LEAF, TREE) for key, _ in rows):
                 raise ValueError("tree_writes reach beyond the rows of leaves and tree")
+            leaves_and_tree = len(rows)
+            rows += history
+            if any(key[:1] != HISTORY for key, _ in rows[leaves_and_tree:]):
+                raise ValueError("history reaches beyond its rows")
             for block in blocks:
                 number = _u64(block.number)
                 rows.append((BLOCK + number, msgspec.msgpack.encode(block)))

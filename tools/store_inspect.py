@@ -28,6 +28,7 @@ from state.journal_format import Identity, StoreError, read_records
 from state.store import (
     BATCH,
     BLOCK,
+    HISTORY,
     LEAF,
     META,
     OLDEST_BATCH_KEY,
@@ -55,6 +56,7 @@ KINDS = {
     BATCH: "batches",
     POSTING: "postings",
     META: "values of other parts",
+    HISTORY: "accounts' history",
     OWN: "the store's own",
 }
 MAX_SHOWN = 20

@@ -1,0 +1,409 @@
+"""What a block means for each account: its orders, trades and money, as records of the account's history.
+
+`BlockEvents` reads one executed block and nothing else, so a block that is executed again after a crash gives
+the same records. Every record has an index that is unique in its block; time, block and index are its place,
+and places of an account ascend. Records are small msgpack arrays; a field is only ever added at the end,
+with a default.
+
+Three streams:
+
+- orders: one record for each operation that an account asked for (also those refused inside a bulk action),
+  and one for whatever happens later to an order that rests: fills, removals. A transaction that was refused
+  as a whole is in no block, so not here.
+- trades: one record, filed under both accounts.
+- money: what came in, went out or moved, fees for inclusion. Fees on fills are in the trades. What trades and
+  funding do to cash otherwise, block results do not tell.
+
+To add an event of money: a name in `Money`, and a line in the table of where it comes from
+(`_MESSAGE_MONEY`, `_ACTION_MONEY`, `_LIFE_MONEY`). To add an action that places, changes or cancels orders: a
+line in `_OPERATIONS`. Names of new reasons why orders end come from `OrderEnd` by themselves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from struct import Struct
+from typing import Any
+
+import msgspec
+
+from sequencer.machine import ExecutedBlock
+from state.actions import (
+    Action,
+    BulkOrders,
+    Cancel,
+    CancelOrder,
+    Order,
+    OrderKind,
+    PlaceOrder,
+    Replacement,
+    ReplaceOrder,
+    SignedAction,
+    Transfer,
+    Withdraw,
+)
+from state.block import (
+    L1Message,
+    LifeChange,
+    MessageKind,
+    MessageResult,
+    OperationResult,
+    OrderEnd,
+    OrderEvent,
+    Trade,
+    TransactionResult,
+)
+
+UNKNOWN = -1
+"""Stands for a side or an order kind that the block does not tell."""
+_FORCED_ORDER = Struct(">QIBQQ")
+
+
+class OrderChange(IntEnum):
+    PLACE = 1
+    REPLACE = 2
+    CANCEL = 3
+    """It left the book, or was to leave it, without a trade; `end` says why."""
+    FILL = 4
+    """It traded while it rested."""
+    REDUCE = 5
+    """It became smaller without a trade: an order of its own owner met it."""
+
+
+class Money(IntEnum):
+    """Kinds of the money stream; the names in lower case are what the API says."""
+
+    DEPOSIT = 1
+    WITHDRAWAL = 2
+    TRANSFER = 3
+    INCLUSION_FEE = 4
+    SETTLEMENT = 5
+    """A position in an expired instrument was closed; the change includes the cost it was held at."""
+
+
+class OrderRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    index: int
+    change: int
+    """OrderChange."""
+    market: int
+    order_id: int
+    side: int
+    """0 buy, 1 sell, UNKNOWN."""
+    price_uusd: int
+    size_ulots: int
+    """What was asked for, or the open size that changed."""
+    filled_ulots: int
+    """By this event."""
+    open_ulots: int
+    """What rests after it."""
+    cancelled_ulots: int
+    """By this event."""
+    end: int
+    """OrderEnd."""
+    code: int = 0
+    """RejectCode of an operation that was refused."""
+    kind: int = UNKNOWN
+    """OrderKind."""
+    reduce_only: bool = False
+    trade: int = 0
+    """Number of the trade that filled it while it rested."""
+    transaction: bytes = b""
+    """Hash of the account's own transaction that caused it; empty when another caused it."""
+
+
+class TradeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    index: int
+    number: int
+    market: int
+    price_uusd: int
+    size_ulots: int
+    taker_side: int
+    maker_account: int
+    maker_order_id: int
+    taker_account: int
+    taker_order_id: int
+    maker_fee_uusd: int
+    taker_fee_uusd: int
+
+
+class MoneyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    index: int
+    kind: int
+    """Money."""
+    change_uusd: int
+    """Of the account's cash."""
+    other_account: int = 0
+    withdrawal: int = 0
+    """Number of the withdrawal."""
+    transactions: int = 0
+    """How many transactions a fee is for."""
+    market: int = 0
+    size_ulots: int = 0
+    price_uusd: int = 0
+    transaction: bytes = b""
+    """Hash of the transaction that caused it; empty when an L1 message or block time did."""
+
+
+Record = OrderRecord | TradeRecord | MoneyRecord
+Operation = Order | Replacement | Cancel
+Moved = tuple[int, int, int, int]
+"""(account, change_uusd, other account, withdrawal)"""
+
+
+def _transferred(action: Transfer, _result: TransactionResult) -> Sequence[Moved]:
+    return (
+        (action.account, -action.amount_uusd, action.to_account, 0),
+        (action.to_account, action.amount_uusd, action.account, 0),
+    )
+
+
+def _withdrawn(action: Withdraw, result: TransactionResult) -> Sequence[Moved]:
+    return ((action.account, -action.amount_uusd, 0, result.withdrawal),)
+
+
+_OPERATIONS: dict[type, Callable[[Any], tuple[Operation, ...]]] = {
+    PlaceOrder: lambda action: (action.order,),
+    CancelOrder: lambda action: (action.cancel,),
+    ReplaceOrder: lambda action: (action.replacement,),
+    BulkOrders: lambda action: (*action.cancels, *action.replacements, *action.orders),
+}
+"""The operations that an action's results are about, one for one."""
+_ACTION_MONEY: dict[type, tuple[Money, Callable[[Any, TransactionResult], Sequence[Moved]]]] = {
+    Transfer: (Money.TRANSFER, _transferred),
+    Withdraw: (Money.WITHDRAWAL, _withdrawn),
+}
+_MESSAGE_MONEY: dict[int, tuple[Money, int]] = {
+    MessageKind.DEPOSIT: (Money.DEPOSIT, 1),
+    MessageKind.FORCED_WITHDRAWAL: (Money.WITHDRAWAL, -1),
+}
+"""L1 messages whose results carry an account and an amount: the kind, and the sign of the change."""
+_LIFE_MONEY: dict[int, Money] = {LifeChange.POSITION_SETTLED: Money.SETTLEMENT}
+"""Events in the life of instruments that change an account's cash."""
+
+
+class BlockEvents:
+    """One block's records by stream and account; `timestamp_ms` and `block` are theirs."""
+
+    __slots__ = ("_index", "_next_trade", "_trades", "block", "money", "orders", "timestamp_ms", "trades")
+
+    def __init__(self, executed: ExecutedBlock) -> None:
+        result = executed.result
+        self.timestamp_ms = result.header.timestamp_ms
+        self.block = result.header.number
+        self.orders: dict[int, list[OrderRecord]] = defaultdict(list)
+        self.trades: dict[int, list[TradeRecord]] = defaultdict(list)
+        self.money: dict[int, list[MoneyRecord]] = defaultdict(list)
+        self._index = 0
+        self._trades = result.trades
+        self._next_trade = 0
+        for message, answer in zip(executed.messages, result.messages, strict=True):
+            self._take_message(message, answer)
+        for life in result.life:
+            if life.change in _LIFE_MONEY:
+                kind, size, price = _LIFE_MONEY[life.change], life.size_ulots, life.price_uusd
+                self._moved(kind, life.account, life.amount_uusd, 0, 0, 0, life.market, size, price)
+        self._take_trades(result.trades)
+        start = result.order_ends[0]
+        for event in result.orders[:start]:
+            self._take_order_event(event, 0, b"")
+        fees: dict[int, list[int]] = defaultdict(list)
+        ends = result.order_ends[1:]
+        for transaction, outcome, end in zip(executed.transactions, result.results, ends, strict=True):
+            events = result.orders[start:end]
+            start = end
+            if outcome.trades[0] != outcome.trades[1]:
+                self._next_trade = outcome.trades[0] - result.trades[0].number
+            payload = transaction.payload
+            if type(payload) is SignedAction:
+                self._take_action(payload.action, outcome, events)
+                fees[payload.action.account].append(outcome.fee_uusd)
+                continue
+            for event in events:
+                self._take_order_event(event, 0, b"")
+        for account, charged in fees.items():
+            if total := sum(charged):
+                self._moved(Money.INCLUSION_FEE, account, -total, 0, 0, len(charged))
+
+    @property
+    def markets(self) -> set[int]:
+        """The instruments that its records name."""
+        streams: tuple[dict[int, Any], ...] = (self.orders, self.trades, self.money)
+        return {each.market for stream in streams for records in stream.values() for each in records}
+
+    def _take_index(self) -> int:
+        self._index += 1
+        return self._index
+
+    def _moved(self, kind: Money, account: int, change_uusd: int, *details: Any) -> None:
+        """Adds to the money stream; `details` are the record's further fields."""
+        self.money[account].append(MoneyRecord(self._take_index(), int(kind), change_uusd, *details))
+
+    def _take_message(self, message: L1Message, answer: MessageResult) -> None:
+        """A deposit, or what an owner forced through L1; refused ones change nothing."""
+        if answer.code:
+            return
+        if answer.kind in _MESSAGE_MONEY:
+            kind, sign = _MESSAGE_MONEY[answer.kind]
+            self._moved(kind, answer.account, sign * answer.amount_uusd, 0, answer.withdrawal)
+        if answer.operation is not None and message.kind == MessageKind.FORCED_ORDER:
+            _, market, side, price, size = _FORCED_ORDER.unpack(message.payload)
+            order = Order(market, side, OrderKind.IMMEDIATE_OR_CANCEL, price, size, True)
+            self._take_operation(answer.account, order, answer.operation, UNKNOWN, b"")
+
+    def _take_trades(self, trades: Sequence[Trade]) -> None:
+        for trade in trades:
+            record = TradeRecord(
+                self._take_index(),
+                trade.number,
+                trade.market,
+                trade.price_uusd,
+                trade.size_ulots,
+                trade.taker_side,
+                trade.maker_account,
+                trade.maker_order_id,
+                trade.taker_account,
+                trade.taker_order_id,
+                trade.maker_fee_uusd,
+                trade.taker_fee_uusd,
+            )
+            self.trades[trade.maker_account].append(record)
+            self.trades[trade.taker_account].append(record)
+
+    def _take_action(self, action: Action, outcome: TransactionResult, events: Sequence[OrderEvent]) -> None:
+        kind = type(action)
+        operations = _OPERATIONS.get(kind)
+        if operations is not None:
+            self._take_operations(
+                action.account, operations(action), outcome.operations, events, outcome.hash
+            )
+            return
+        for event in events:
+            self._take_order_event(event, action.account, outcome.hash)
+        if kind in _ACTION_MONEY and not outcome.code:
+            money, moved = _ACTION_MONEY[kind]
+            for account, change_uusd, other, withdrawal in moved(action, outcome):
+                self._moved(money, account, change_uusd, other, withdrawal, 0, 0, 0, 0, outcome.hash)
+
+    def _take_operations(
+        self,
+        account: int,
+        operations: Sequence[Operation],
+        results: Sequence[OperationResult],
+        events: Sequence[OrderEvent],
+        transaction: bytes,
+    ) -> None:
+        """The account's own operations, each where its order came to rest, shrank or left the book.
+
+        Those that came to nothing of that sort stand at the end. What happened to other orders meanwhile,
+        the account's own among them, is told event by event.
+        """
+        if not events:
+            for operation, result in zip(operations, results, strict=False):
+                self._take_operation(account, operation, result, UNKNOWN, transaction)
+            return
+        waiting: list[tuple[Operation, OperationResult] | None] = list(zip(operations, results, strict=False))
+        places: dict[int, list[int]] = {}
+        for place, result in enumerate(results):
+            if not result.code:
+                places.setdefault(result.order_id, []).append(place)
+        for event in events:
+            found = places.get(event.order_id) if event.account == account else None
+            if found:
+                if event.end == OrderEnd.REPLACED:
+                    continue
+                operation, result = operations[found[0]], results[found[0]]
+                if event.open_ulots == result.resting_ulots and event.end in (
+                    OrderEnd.OPEN,
+                    OrderEnd.CANCELLED,
+                ):
+                    waiting[found.pop(0)] = None
+                    self._take_operation(
+                        account, operation, result, event.side, transaction, event.price_uusd
+                    )
+                    continue
+            self._take_order_event(event, account, transaction)
+        for left in waiting:
+            if left is not None:
+                self._take_operation(account, *left, UNKNOWN, transaction)
+
+    def _take_operation(
+        self,
+        account: int,
+        operation: Operation,
+        result: OperationResult,
+        side: int,
+        transaction: bytes,
+        price_uusd: int = 0,
+    ) -> None:
+        """`side` and `price_uusd` are the order's where a cancel or replacement does not say them."""
+        kind, size, reduce_only = UNKNOWN, result.cancelled_ulots, False
+        change = OrderChange.CANCEL
+        if isinstance(operation, Order):
+            change, kind, side = OrderChange.PLACE, int(operation.kind), int(operation.side)
+            price_uusd, size, reduce_only = operation.price_uusd, operation.size_ulots, operation.reduce_only
+        elif isinstance(operation, Replacement):
+            change, price_uusd, size = OrderChange.REPLACE, operation.price_uusd, operation.size_ulots
+        self.orders[account].append(
+            OrderRecord(
+                self._take_index(),
+                int(change),
+                operation.market,
+                result.order_id,
+                side,
+                price_uusd,
+                size,
+                result.filled_ulots,
+                result.resting_ulots,
+                result.cancelled_ulots,
+                int(result.end),
+                result.code,
+                kind,
+                reduce_only,
+                0,
+                transaction,
+            )
+        )
+
+    def _take_order_event(self, event: OrderEvent, actor: int, transaction: bytes) -> None:
+        """A change of a resting order, in a transaction of `actor` (0: of nobody's)."""
+        size = abs(event.delta_ulots)
+        filled = cancelled = number = 0
+        if event.delta_ulots > 0:
+            change = OrderChange.PLACE
+        elif (trade := self._trade_of(event)) is not None:
+            change, filled, number = OrderChange.FILL, size, trade.number
+        else:
+            change = OrderChange.REDUCE if event.open_ulots else OrderChange.CANCEL
+            cancelled = size
+        self.orders[event.account].append(
+            OrderRecord(
+                self._take_index(),
+                int(change),
+                event.market,
+                event.order_id,
+                event.side,
+                event.price_uusd,
+                size,
+                filled,
+                event.open_ulots,
+                cancelled,
+                int(event.end),
+                0,
+                UNKNOWN,
+                False,
+                number,
+                transaction if event.account == actor else b"",
+            )
+        )
+
+    def _trade_of(self, event: OrderEvent) -> Trade | None:
+        """The trade that this event tells of: resting orders' fills and trades come in the same order."""
+        if event.end > OrderEnd.FILLED or self._next_trade >= len(self._trades):
+            return None
+        trade = self._trades[self._next_trade]
+        if trade.maker_order_id != event.order_id or trade.maker_account != event.account:
+            return None
+        self._next_trade += 1
+        return trade
