@@ -1,8 +1,8 @@
-"""Prints state/fixed_tables.py anew: `python -m tools.engine_tables`. A test compares it with what is committed.
+"""Prints state/fixed_tables.py anew: `python -m tools.engine_tables`. A test compares it with the present one.
 
 Each polynomial interpolates its function at the Chebyshev nodes of its segment, in t from -1 to 1 across the
 segment, with divided differences in 75 decimal digits; coefficients are rounded to nearest. The nodes are
-doubles: the interpolation is exact in whatever nodes it is given, so every machine gets the same integers.
+rounded to twelve places, which costs nothing, so that every machine's cosine gives the same integers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def interpolate(
 ) -> list[Decimal]:
     """Coefficients, lowest first, of the polynomial in t = -1..1 through `function` at Chebyshev nodes."""
     size = degree + 1
-    nodes = [Decimal(math.cos(math.pi * (2 * i + 1) / (2 * size))) for i in range(size)]
+    nodes = [Decimal(round(math.cos(math.pi * (2 * i + 1) / (2 * size)) * 10**12)) for i in range(size)]
+    nodes = [node.scaleb(-12) for node in nodes]
     differences = [function(low + (high - low) * (t + 1) / 2) for t in nodes]
     for order in range(1, size):
         for i in range(size - 1, order - 1, -1):
