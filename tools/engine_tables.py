@@ -1,4 +1,4 @@
-"""Prints state/fixed_tables.py anew: `python -m tools.engine_tables`. A test compares it with the present one.
+"""Prints state/fixed_tables.py anew: `python -m tools.engine_tables`. A test compares the two.
 
 Each polynomial interpolates its function at the Chebyshev nodes of its segment, in t from -1 to 1 across the
 segment, with divided differences in 75 decimal digits; coefficients are rounded to nearest. The nodes are
