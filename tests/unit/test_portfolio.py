@@ -280,4 +280,4 @@ def test_the_error_of_values() -> None:
                 total = max(total, floor_up) if point.vol == Vol.UP else total
                 forward = live * point.spot / ONE + 1 - live
                 call, _, _ = exact_math.black76(forward, Decimal(strike) / SPOT, total)
-                assert abs(value - call * ONE) < max(4, 2 * forward), (seconds, vol, strike, point)
+                assert abs(value - call * ONE) < max(Decimal(4), 2 * forward), (seconds, vol, strike, point)
