@@ -63,7 +63,8 @@ from state.leaves import (
     System,
 )
 from state.orders import remove
-from state.units import MAX_CASH_UUSD, MAX_EXPIRIES, MS_PER_S, PPB, SETTLEMENT_WINDOW_MS, ULOTS_PER_LOT
+from state.pricing import fixed_part
+from state.units import MAX_CASH_UUSD, MAX_EXPIRIES, MS_PER_S, SETTLEMENT_WINDOW_MS, ULOTS_PER_LOT
 from state.view import StateView
 
 OPEN_STAGE: Final = 0
@@ -111,14 +112,6 @@ def _accrue(
         if expiry.status == _SETTLING:
             view.put(due_key(block.now_s, Due.SETTLE, number), Marker(1))
     view.touch(expiry_key(number), expiry)
-
-
-def fixed_part(expiry: Expiry) -> tuple[int, int]:
-    """(amount in uusd that the covered part of the window adds to the settlement price, rounded down; the
-    share of the window that is still open, in ppb, rounded down)."""
-    total = expiry.average_uusd_s * MS_PER_S + expiry.average_rest
-    left_ms = SETTLEMENT_WINDOW_MS - expiry.covered_ms
-    return total // SETTLEMENT_WINDOW_MS, left_ms * PPB // SETTLEMENT_WINDOW_MS
 
 
 def start_trading(view: StateView, block: BlockContext, number: int) -> None:

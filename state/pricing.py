@@ -59,6 +59,7 @@ YEAR_S: Final = 365 * 86_400
 _MAX_LEFT_MS: Final = 100 * YEAR_S * MS_PER_S
 """The engine's longest time to expiry."""
 _VOLATILITY_SCALE: Final = YEAR_S * 10**6
+"""10^-12 of variance times this over the time is the square of a volatility in ppb."""
 _MARK_GRID: Final = make_grid(default_parameters())
 """Marks do not depend on it: at no shock the engine gives the same for every grid."""
 
@@ -233,8 +234,10 @@ def pricing_of(view: StateView, expiry: int) -> Pricing | None:
 def mark_of(view: StateView, market: Market, terms: Instrument) -> int | None:
     """The mark of an instrument in uusd, from 0; None when what it needs has never been reported.
 
-    `market` is the instrument's market, which holds a perpetual's mark.
+    `market` is the instrument's market, which holds a perpetual's mark, and the pay-off of one that settles.
     """
+    if terms.status >= Status.SETTLING:
+        return market.mark_uusd
     if terms.kind == Kind.PERPETUAL:
         return market.mark_uusd or None
     pricing = pricing_of(view, terms.expiry)
