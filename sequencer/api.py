@@ -6,6 +6,7 @@ from typing import Any
 
 from sequencer.api_chain import ChainApi
 from sequencer.api_context import ApiContext
+from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
 from sequencer.api_transactions import TransactionApi
 from sequencer.api_wallet import WalletApi
@@ -18,6 +19,7 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
     return [
         *TransactionApi(context).methods(),
         *chain.methods(),
+        *HistoryApi(context).methods(),
         *MarketApi(context).methods(),
         *WalletApi(context, chain).methods(),
     ]

@@ -10,9 +10,10 @@ Three streams:
 - orders: one record for each operation that an account asked for (also those refused inside a bulk action),
   and one for whatever happens later to an order that rests: fills, removals. A transaction that was refused
   as a whole is in no block, so not here.
-- trades: one record, filed under both accounts.
-- money: what came in, went out or moved, fees for inclusion. Fees on fills are in the trades. What trades and
-  funding do to cash otherwise, block results do not tell.
+- trades: one record, filed under both accounts, with what it did to the cash of each.
+- money: what came in, went out or moved otherwise, fees for inclusion.
+
+iHISTORY_003 An account's cash is the sum of the changes in its trades and its money.
 
 To add an event of money: a name in `Money`, and a line in the table of where it comes from
 (`_MESSAGE_MONEY`, `_ACTION_MONEY`, `_LIFE_MONEY`). To add an action that places, changes or cancels orders: a
@@ -59,6 +60,10 @@ from state.block import (
 UNKNOWN = -1
 """Stands for a side or an order kind that the block does not tell."""
 _FORCED_ORDER = Struct(">QIBQQ")
+_FILLED = int(OrderEnd.FILLED)
+_REPLACED = int(OrderEnd.REPLACED)
+_BY_ITSELF = (int(OrderEnd.OPEN), int(OrderEnd.CANCELLED))
+"""How the event of an order's own placement, replacement or cancel ends."""
 
 
 class OrderChange(IntEnum):
@@ -70,6 +75,10 @@ class OrderChange(IntEnum):
     """It traded while it rested."""
     REDUCE = 5
     """It became smaller without a trade: an order of its own owner met it."""
+
+
+_PLACE, _REPLACE, _CANCEL, _FILL, _REDUCE = (int(change) for change in OrderChange)
+"""An enumeration's members take longer to find, and there is one for each order."""
 
 
 class Money(IntEnum):
@@ -126,6 +135,9 @@ class TradeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     taker_order_id: int
     maker_fee_uusd: int
     taker_fee_uusd: int
+    maker_change_uusd: int
+    """Of the maker's cash: realised profit, less fee and funding that was due."""
+    taker_change_uusd: int
 
 
 class MoneyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -232,13 +244,10 @@ class BlockEvents:
         streams: tuple[dict[int, Any], ...] = (self.orders, self.trades, self.money)
         return {each.market for stream in streams for records in stream.values() for each in records}
 
-    def _take_index(self) -> int:
-        self._index += 1
-        return self._index
-
     def _moved(self, kind: Money, account: int, change_uusd: int, *details: Any) -> None:
         """Adds to the money stream; `details` are the record's further fields."""
-        self.money[account].append(MoneyRecord(self._take_index(), int(kind), change_uusd, *details))
+        self._index += 1
+        self.money[account].append(MoneyRecord(self._index, int(kind), change_uusd, *details))
 
     def _take_message(self, message: L1Message, answer: MessageResult) -> None:
         """A deposit, or what an owner forced through L1; refused ones change nothing."""
@@ -254,8 +263,9 @@ class BlockEvents:
 
     def _take_trades(self, trades: Sequence[Trade]) -> None:
         for trade in trades:
+            self._index += 1
             record = TradeRecord(
-                self._take_index(),
+                self._index,
                 trade.number,
                 trade.market,
                 trade.price_uusd,
@@ -267,6 +277,8 @@ class BlockEvents:
                 trade.taker_order_id,
                 trade.maker_fee_uusd,
                 trade.taker_fee_uusd,
+                trade.maker_change_uusd,
+                trade.taker_change_uusd,
             )
             self.trades[trade.maker_account].append(record)
             self.trades[trade.taker_account].append(record)
@@ -294,39 +306,37 @@ class BlockEvents:
         events: Sequence[OrderEvent],
         transaction: bytes,
     ) -> None:
-        """The account's own operations, each where its order came to rest, shrank or left the book.
-
-        Those that came to nothing of that sort stand at the end. What happened to other orders meanwhile,
-        the account's own among them, is told event by event.
-        """
-        if not events:
-            for operation, result in zip(operations, results, strict=False):
-                self._take_operation(account, operation, result, UNKNOWN, transaction)
+        """An action's own operations, and what happened to other orders while they were executed."""
+        if len(results) == 1:
+            result, side, price_uusd = results[0], UNKNOWN, 0
+            for event in events:
+                if event.order_id == result.order_id and event.account == account:
+                    side, price_uusd = event.side, event.price_uusd
+                else:
+                    self._take_order_event(event, account, transaction)
+            self._take_operation(account, operations[0], result, side, transaction, price_uusd)
             return
-        waiting: list[tuple[Operation, OperationResult] | None] = list(zip(operations, results, strict=False))
-        places: dict[int, list[int]] = {}
+        waiting: dict[int, list[int]] = {}
+        told: set[int] = set()
         for place, result in enumerate(results):
             if not result.code:
-                places.setdefault(result.order_id, []).append(place)
+                waiting.setdefault(result.order_id, []).append(place)
         for event in events:
-            found = places.get(event.order_id) if event.account == account else None
-            if found:
-                if event.end == OrderEnd.REPLACED:
-                    continue
-                operation, result = operations[found[0]], results[found[0]]
-                if event.open_ulots == result.resting_ulots and event.end in (
-                    OrderEnd.OPEN,
-                    OrderEnd.CANCELLED,
-                ):
-                    waiting[found.pop(0)] = None
-                    self._take_operation(
-                        account, operation, result, event.side, transaction, event.price_uusd
-                    )
-                    continue
-            self._take_order_event(event, account, transaction)
-        for left in waiting:
-            if left is not None:
-                self._take_operation(account, *left, UNKNOWN, transaction)
+            places = waiting.get(event.order_id) if event.account == account else None
+            if not places:
+                self._take_order_event(event, account, transaction)
+            elif event.end != _REPLACED:
+                # Its own change, unless another operation of the account has met it first.
+                place = places[0]
+                if event.end in _BY_ITSELF and event.open_ulots == results[place].resting_ulots:
+                    told.add(places.pop(0))
+                    found = operations[place], results[place]
+                    self._take_operation(account, *found, event.side, transaction, event.price_uusd)
+                else:
+                    self._take_order_event(event, account, transaction)
+        for place, (operation, result) in enumerate(zip(operations, results, strict=False)):
+            if place not in told:
+                self._take_operation(account, operation, result, UNKNOWN, transaction)
 
     def _take_operation(
         self,
@@ -338,17 +348,17 @@ class BlockEvents:
         price_uusd: int = 0,
     ) -> None:
         """`side` and `price_uusd` are the order's where a cancel or replacement does not say them."""
-        kind, size, reduce_only = UNKNOWN, result.cancelled_ulots, False
-        change = OrderChange.CANCEL
-        if isinstance(operation, Order):
-            change, kind, side = OrderChange.PLACE, int(operation.kind), int(operation.side)
+        kind, size, reduce_only, change = UNKNOWN, result.cancelled_ulots, False, _CANCEL
+        if type(operation) is Order:
+            change, kind, side = _PLACE, operation.kind, operation.side
             price_uusd, size, reduce_only = operation.price_uusd, operation.size_ulots, operation.reduce_only
-        elif isinstance(operation, Replacement):
-            change, price_uusd, size = OrderChange.REPLACE, operation.price_uusd, operation.size_ulots
+        elif type(operation) is Replacement:
+            change, price_uusd, size = _REPLACE, operation.price_uusd, operation.size_ulots
+        self._index += 1
         self.orders[account].append(
             OrderRecord(
-                self._take_index(),
-                int(change),
+                self._index,
+                change,
                 operation.market,
                 result.order_id,
                 side,
@@ -357,7 +367,7 @@ class BlockEvents:
                 result.filled_ulots,
                 result.resting_ulots,
                 result.cancelled_ulots,
-                int(result.end),
+                result.end,
                 result.code,
                 kind,
                 reduce_only,
@@ -371,16 +381,17 @@ class BlockEvents:
         size = abs(event.delta_ulots)
         filled = cancelled = number = 0
         if event.delta_ulots > 0:
-            change = OrderChange.PLACE
+            change = _PLACE
         elif (trade := self._trade_of(event)) is not None:
-            change, filled, number = OrderChange.FILL, size, trade.number
+            change, filled, number = _FILL, size, trade.number
         else:
-            change = OrderChange.REDUCE if event.open_ulots else OrderChange.CANCEL
+            change = _REDUCE if event.open_ulots else _CANCEL
             cancelled = size
+        self._index += 1
         self.orders[event.account].append(
             OrderRecord(
-                self._take_index(),
-                int(change),
+                self._index,
+                change,
                 event.market,
                 event.order_id,
                 event.side,
@@ -389,7 +400,7 @@ class BlockEvents:
                 filled,
                 event.open_ulots,
                 cancelled,
-                int(event.end),
+                event.end,
                 0,
                 UNKNOWN,
                 False,
@@ -400,7 +411,7 @@ class BlockEvents:
 
     def _trade_of(self, event: OrderEvent) -> Trade | None:
         """The trade that this event tells of: resting orders' fills and trades come in the same order."""
-        if event.end > OrderEnd.FILLED or self._next_trade >= len(self._trades):
+        if event.end > _FILLED or self._next_trade >= len(self._trades):
             return None
         trade = self._trades[self._next_trade]
         if trade.maker_order_id != event.order_id or trade.maker_account != event.account:

@@ -112,6 +112,9 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     taker_order_id: int
     maker_fee_uusd: int
     taker_fee_uusd: int
+    maker_change_uusd: int = 0
+    """Of the maker's cash: realised profit, less fee and funding that was due."""
+    taker_change_uusd: int = 0
 
 
 class OrderEvent(msgspec.Struct, frozen=True, gc=False):

@@ -301,6 +301,7 @@ def _trade(
     if not own.carries(view, market, index, delta, notional, own_fee, 0):
         finish(view, block, progress, OrderEnd.MARGIN)
         return
+    change, own_change = maker.cash - maker.account.cash_uusd, own.cash - own.account.cash_uusd
     _fill_maker(view, block, key, order, size, price, market, 1 - side)
     state.open_interest_ulots += own.write(view, index, 0)
     state.open_interest_ulots += maker.write(view, index, int(order.size_ulots == 0))
@@ -318,6 +319,7 @@ def _trade(
         Trade(
             number, market, price, size, side,
             order.account, order.order_id, taker.account, taker.order_id, maker_fee, own_fee,
+            change, own_change,
         )
     )  # fmt: skip
     if taker.size_ulots == 0:
