@@ -21,8 +21,9 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.receipts import SIDE_NAMES, Receipt, SealedBlock, hex_of, wallet_signature
 from state import keys
-from state.leaves import Account, AccountOrder, Market, Position, RestingOrder, SessionKey
+from state.leaves import Account, AccountOrder, Instrument, Market, Position, RestingOrder, SessionKey
 from state.margin import margin
+from state.pricing import mark_of
 from state.proofs import MembershipProof
 from state.tree import VersionUnavailable
 from state.units import MAX_POSITIONS
@@ -341,6 +342,8 @@ class ChainApi:
             leaf: Position = found
             number = int.from_bytes(key[9:13], "big")
             market: Market = machine.view.get(keys.market_key(number))
+            terms: Instrument = machine.view.get(keys.instrument_key(number))
+            mark = mark_of(machine.view, market, terms) or 0
             size = leaf.size_ulots
             views.append(
                 PositionView(
@@ -348,8 +351,8 @@ class ChainApi:
                     size,
                     leaf.quote_uusd,
                     abs(leaf.quote_uusd) * 1_000_000 // abs(size) if size else None,
-                    market.mark_uusd,
-                    leaf.quote_uusd + size * market.mark_uusd // 1_000_000,
+                    mark,
+                    leaf.quote_uusd + size * mark // 1_000_000,
                     leaf.open_buy_ulots,
                     leaf.open_sell_ulots,
                 )

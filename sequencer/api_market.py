@@ -16,10 +16,14 @@ from sequencer.api_context import ApiContext
 from sequencer.errors import ErrorCode
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.market_data import Level, TradeRecord
-from sequencer.markets import KIND_NAMES, PERPETUAL, STATUS_NAMES, Listed
+from sequencer.markets import FUTURE, KIND_NAMES, PERPETUAL, STATUS_NAMES, Listed
 from sequencer.receipts import SIDE_NAMES
 from state import keys
-from state.leaves import Feed, Market
+from state.errors import Rejected
+from state.leaves import Expiry, Feed, Market, Status
+from state.orders import price_band
+from state.pricing import mark_of
+from state.view import StateView
 
 MILLION = 1_000_000
 NEVER_MS = 32_503_708_800_000
@@ -27,7 +31,8 @@ NEVER_MS = 32_503_708_800_000
 MAX_DEPTH = 1_000
 MAX_TRADES = 1_000
 FUNDING_HOURS = 8
-TRADING = 1
+TRADING = int(Status.TRADING)
+HALTED = int(Status.HALTED)
 
 
 class InstrumentsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +73,8 @@ class InstrumentView(msgspec.Struct, frozen=True):
     price_index: str
     is_active: bool
     state: str
+    option_type: str | None
+    strike: float | None
     tick_size: float
     contract_size: float
     min_trade_amount: float
@@ -75,6 +82,7 @@ class InstrumentView(msgspec.Struct, frozen=True):
     taker_commission: float
     max_leverage: int
     expiration_timestamp: int
+    settlement_price: float | None
     tick_uusd: int
     lot_ulots: int
     min_size_ulots: int
@@ -110,6 +118,7 @@ class Ticker(msgspec.Struct, frozen=True):
     funding_8h: float
     min_price: float | None
     max_price: float | None
+    settlement_price: float | None
     stats: DayStats
 
 
@@ -135,13 +144,33 @@ class LastTrades(msgspec.Struct, frozen=True):
     has_more: bool
 
 
-def instrument_view(listed: Listed) -> InstrumentView:
+def expiry_of(view: StateView, listed: Listed) -> Expiry | None:
+    """None of a perpetual."""
+    number = listed.leaf.expiry
+    expiry: Expiry | None = view.get(keys.expiry_key(number)) if number else None
+    return expiry
+
+
+def status_of(listed: Listed, expiry: Expiry | None, now_ms: int) -> int:
+    """The instrument's own status, unless its expiry's says more; from its expiry on it is settling."""
+    own = listed.leaf.status
+    if expiry is None or own > HALTED:
+        return own
+    if expiry.expiry_s * 1_000 <= now_ms:
+        return int(Status.SETTLING)
+    return int(Status.LISTED) if expiry.status == Status.LISTED else own
+
+
+def instrument_view(listed: Listed, expiry: Expiry | None, now_ms: int) -> InstrumentView:
+    """`expiry`: the leaf of the instrument's expiry; None of a perpetual."""
     leaf = listed.leaf
     is_perpetual = leaf.kind == PERPETUAL
+    is_option = leaf.kind > FUTURE
+    status = status_of(listed, expiry, now_ms)
     return InstrumentView(
         listed.name,
         listed.market,
-        "future" if is_perpetual else KIND_NAMES[leaf.kind],
+        "option" if is_option else "future",
         "linear",
         "perpetual" if is_perpetual else "day",
         listed.currency,
@@ -149,15 +178,18 @@ def instrument_view(listed: Listed) -> InstrumentView:
         "USD",
         "USD",
         listed.underlying,
-        leaf.status == TRADING,
-        STATUS_NAMES[leaf.status],
+        status == TRADING,
+        STATUS_NAMES[status],
+        KIND_NAMES[leaf.kind] if is_option else None,
+        leaf.strike_uusd / MILLION if is_option else None,
         leaf.tick_uusd / MILLION,
         leaf.lot_ulots / MILLION,
         leaf.min_size_ulots / MILLION,
         leaf.maker_fee_ppm / MILLION,
         leaf.taker_fee_ppm / MILLION,
         MILLION // leaf.initial_margin_ppm if leaf.initial_margin_ppm else 0,
-        NEVER_MS,
+        leaf.expiry_s * 1_000 if leaf.expiry_s else NEVER_MS,
+        _usd(expiry.settlement_uusd) if expiry else None,
         leaf.tick_uusd,
         leaf.lot_ulots,
         leaf.min_size_ulots,
@@ -215,7 +247,7 @@ class MarketApi:
                 InstrumentsParams,
                 list[InstrumentView],
                 self._get_instruments,
-                "All instruments, or those of one currency or kind.",
+                "All instruments, or those of one currency or kind; expired: those not delisted yet.",
             ),
             Method(
                 "public/ticker",
@@ -251,25 +283,31 @@ class MarketApi:
         index: Feed | None = view.get(keys.name_key(keys.FEED, listed.underlying))
         bids, asks = book.levels(0, 1), book.levels(1, 1)
         last = book.trades[-1].trade.price_uusd if book.trades else market.last_price_uusd
-        mark, band_ppm = market.mark_uusd, listed.leaf.band_ppm
+        mark = mark_of(view, market, listed.leaf)
+        expiry = expiry_of(view, listed)
+        try:
+            lowest, highest = price_band(view, market, listed.leaf)
+        except Rejected:
+            lowest = highest = 0
         day = book.day(context.now_ms())
         funding = market.funding_rate_ppb / 1_000_000_000
         return {
             "instrument_name": listed.name,
             "timestamp": context.machine.system.timestamp_ms,
-            "state": "open" if listed.leaf.status == TRADING else "closed",
+            "state": _state_name(status_of(listed, expiry, context.machine.system.timestamp_ms)),
             "best_bid_price": _usd(bids[0][0]) if bids else None,
             "best_bid_amount": bids[0][1] / MILLION if bids else 0.0,
             "best_ask_price": _usd(asks[0][0]) if asks else None,
             "best_ask_amount": asks[0][1] / MILLION if asks else 0.0,
             "last_price": _usd(last),
-            "mark_price": _usd(mark),
+            "mark_price": None if mark is None else mark / MILLION,
             "index_price": _usd(index.value_uusd) if index else None,
             "open_interest": market.open_interest_ulots / MILLION,
             "current_funding": funding,
             "funding_8h": funding * FUNDING_HOURS,
-            "min_price": _usd(mark * (MILLION - band_ppm) // MILLION),
-            "max_price": _usd(mark * (MILLION + band_ppm) // MILLION),
+            "min_price": _usd(lowest),
+            "max_price": _usd(highest),
+            "settlement_price": _usd(expiry.settlement_uusd) if expiry else None,
             "stats": DayStats(
                 _usd(day.high_uusd),
                 _usd(day.low_uusd),
@@ -283,9 +321,12 @@ class MarketApi:
         return self._context.now_ms()
 
     def _get_instruments(self, params: InstrumentsParams, _context: Context) -> list[InstrumentView]:
-        if params.expired:
-            return []
-        views = [instrument_view(listed) for listed in self._context.machine.markets.by_number.values()]
+        machine, now_ms = self._context.machine, self._context.machine.system.timestamp_ms
+        views = [
+            instrument_view(listed, expiry_of(machine.view, listed), now_ms)
+            for listed in machine.markets.by_number.values()
+            if (0 < listed.leaf.expiry_s * 1_000 <= now_ms) == params.expired
+        ]
         return [
             view
             for view in views
@@ -310,6 +351,13 @@ class MarketApi:
         ascending = params.sorting == "asc"
         kept = found[: params.count] if ascending else found[::-1][: params.count]
         return LastTrades([trade_view(listed.name, record) for record in kept], len(found) > len(kept))
+
+
+def _state_name(status: int) -> str:
+    """Deribit's word for whether one can trade."""
+    if status == TRADING:
+        return "open"
+    return "settled" if status == Status.SETTLED else "closed"
 
 
 def _usd(price_uusd: int) -> float | None:

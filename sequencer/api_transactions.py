@@ -25,6 +25,7 @@ from state.errors import RejectCode, Rejected
 from state.fees import fee_uusd
 from state.leaves import Market, Parameters
 from state.margin import Margin
+from state.pricing import mark_of
 from state.rules import bulk_units, rule_of
 from state.transition import simulate
 
@@ -269,7 +270,8 @@ class TransactionApi:
         for market in priced_markets(payload) - table.keys():
             leaf: Market = machine.view.get(keys.market_key(market))
             terms = machine.markets.by_number[market].leaf
-            table[market] = MarketEntry(terms.tick_uusd, terms.lot_ulots, leaf.mark_uusd // terms.tick_uusd)
+            mark = mark_of(machine.view, leaf, terms) or 0
+            table[market] = MarketEntry(terms.tick_uusd, terms.lot_ulots, mark // terms.tick_uusd)
         return table
 
     def _simulate(self, params: SendParams, _context: Context) -> SimulationView:

@@ -140,15 +140,20 @@ class Checker:
         self._domain = domain
         self._recover = Recoverer().recover
         self._decode = ParamsDecoder(SendParams).decode
+        self._known = 0
         self._numbers: dict[str, int] = {}
         self._name_hashes: dict[int, bytes] = {}
 
     def learn(self, names: Sequence[str]) -> None:
-        """The names of the instruments that follow those known, in the order of their numbers from 1."""
+        """The names of the instruments that follow those known, in the order of their numbers from 1.
+
+        An empty name stands for an instrument that is gone.
+        """
         for name in names:
-            number = len(self._numbers) + 1
-            self._numbers[name] = number
-            self._name_hashes[number] = keccak(name.encode())
+            self._known += 1
+            if name:
+                self._numbers[name] = self._known
+                self._name_hashes[self._known] = keccak(name.encode())
 
     def answer(self, task: Task) -> Answer:
         """Does not raise."""

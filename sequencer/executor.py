@@ -34,6 +34,7 @@ DRAIN_LOOK_S = 0.005
 IDLE_LOOK_S = 1.0
 """At the latest after this long the executor looks whether something fell due."""
 _DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
+_DUE_PREFIX = bytes([keys.DUE])
 
 
 SLICE_S = 0.2
@@ -243,11 +244,18 @@ class Executor:
         return math.floor(trio.current_time() / interval_s + 1) * interval_s
 
     def _has_work(self) -> bool:
-        return bool(len(self._mempool) or self._inbox.has_work or self._dead_man_is_due())
+        return bool(
+            len(self._mempool) or self._inbox.has_work or self._dead_man_is_due() or self._life_is_due()
+        )
 
     def _dead_man_is_due(self) -> bool:
         first = self._machine.view.first_under(_DEAD_MAN_PREFIX)
         return first is not None and int.from_bytes(first[0][1:9], "big") <= self._now_ms()
+
+    def _life_is_due(self) -> bool:
+        """Whether something is to be listed, settled or delisted."""
+        first = self._machine.view.first_under(_DUE_PREFIX)
+        return first is not None and keys.parse_due_key(first[0])[0] <= self._now_ms() // 1000
 
     def _is_full(self) -> bool:
         batch = self._machine.batch

@@ -16,7 +16,15 @@ from l1_bridge.batch import BatchHead, assemble, encode_head
 from sequencer.markets import Markets
 from state import keys
 from state.actions import BulkOrders, OracleUpdate, Payload, Transaction
-from state.block import BatchStart, BlockResult, L1Message, MessageKind, OrderedBlock, TransactionResult
+from state.block import (
+    BatchStart,
+    BlockResult,
+    L1Message,
+    LifeChange,
+    MessageKind,
+    OrderedBlock,
+    TransactionResult,
+)
 from state.cache import CachedState
 from state.codec import MarketEntry
 from state.errors import Rejected
@@ -127,7 +135,8 @@ class Machine:
                 outcomes.append(rejected)
             else:
                 room -= len(encoded[-1])
-        if not (messages or execution.progress.switches or len(encoded) > BLOCK_PARTS_IF_EMPTY):
+        has_acted = messages or execution.progress.switches or execution.progress.due
+        if not (has_acted or len(encoded) > BLOCK_PARTS_IF_EMPTY):
             self.view.put(keys.SYSTEM_KEY, System.decode(before))
             self.batch = batch_before
             return tuple(outcomes), None
@@ -191,6 +200,10 @@ class Machine:
     ) -> ExecutedBlock:
         if any(message.kind in _LISTING for message in messages):
             self.markets.refresh()
+        elif result.life:
+            self.markets.update(
+                {event.market for event in result.life if event.change != LifeChange.POSITION_SETTLED}
+            )
         added = tuple(self._newly_used(batch))
         batch.table.update(added)
         batch.encoded.append(result.encoded)
@@ -213,7 +226,10 @@ class Machine:
 def bytes_at_most(payload: Payload) -> int:
     """A bound on the bytes that a transaction takes in a batch, found without encoding it."""
     if isinstance(payload, OracleUpdate):
-        return 8 + sum(80 + 48 * len(report.prices) for report in payload.reports)
+        return 8 + sum(
+            80 + 48 * (len(report.prices) + len(report.rates)) + 96 * len(report.surfaces)
+            for report in payload.reports
+        )
     action = payload.action
     if isinstance(action, BulkOrders):
         operations = len(action.cancels) + len(action.replacements) + len(action.orders)

@@ -16,7 +16,15 @@ from typing import Protocol
 import msgspec
 
 from sequencer.markets import Markets
-from state.block import BlockHeader, MessageResult, OperationResult, OrderEnd, Trade, TransactionResult
+from state.block import (
+    BlockHeader,
+    LifeEvent,
+    MessageResult,
+    OperationResult,
+    OrderEnd,
+    Trade,
+    TransactionResult,
+)
 from state.errors import RejectCode
 
 SIDE_NAMES = ("buy", "sell")
@@ -34,6 +42,8 @@ class SealedBlock(msgspec.Struct, frozen=True, array_like=True):
     results: tuple[TransactionResult, ...]
     trades: tuple[Trade, ...]
     messages: tuple[MessageResult, ...]
+    life: tuple[LifeEvent, ...] = ()
+    """Listings and settlements."""
 
 
 class FillView(msgspec.Struct, frozen=True):
@@ -168,7 +178,7 @@ def operation_view(result: OperationResult) -> OperationView:
 def _fill(trade: Trade, markets: Markets) -> FillView:
     return FillView(
         trade.number,
-        markets.name_of(trade.market),
+        markets.past_name_of(trade.market),
         SIDE_NAMES[trade.taker_side],
         trade.taker_order_id,
         trade.price_uusd,

@@ -55,6 +55,7 @@ def sealed_block(executed: ExecutedBlock, signature: bytes) -> Sealed:
         result.results,
         result.trades,
         result.messages,
+        result.life,
     )
     hashes = tuple([each.hash for each in result.results])
     return Sealed(block, StoredBlock(result.header.number, encode_block(block), hashes), executed)
