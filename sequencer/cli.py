@@ -15,6 +15,7 @@ import trio
 import typer
 
 from sequencer.cli_deploy import deploy
+from sequencer.cli_history import history
 from sequencer.cli_keys import keys_app
 from sequencer.cli_market import account, book, markets, receipt, status
 from sequencer.cli_money import deposit, withdraw
@@ -97,6 +98,7 @@ _add(withdraw, MONEY, "withdraw 250.50 --l1 http://127.0.0.1:8545 --key trader.j
 _add(order, TRADE, "order buy 0.25 BTC-PERPETUAL --price 60000 --post-only --key trader.json")
 _add(cancel, TRADE, "cancel --all BTC-PERPETUAL --key trader.json")
 _add(account, TRADE, "account --key trader.json")
+_add(history, TRADE, "history 7 --kind trades --from 2026-11-01 --csv trades.csv")
 _add(markets, LOOK, "markets --json")
 _add(book, LOOK, "book BTC-PERPETUAL --depth 5")
 _add(status, LOOK, "status --node http://127.0.0.1:8645")

@@ -32,7 +32,7 @@ from enum import IntEnum
 from heapq import merge
 from itertools import islice
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -40,7 +40,7 @@ from sequencer.config import HistorySection
 from sequencer.history_events import BlockEvents, MoneyRecord, OrderRecord, Record, TradeRecord
 from sequencer.machine import ExecutedBlock
 from sequencer.markets import Markets
-from state.store import HISTORY, Store, Write
+from state.store import HISTORY, Write
 
 CHUNK_RECORDS = 256
 MAX_SCANNED = 20_000
@@ -80,6 +80,14 @@ AFTER_ALL = Place(MAX_U64, MAX_U64, 2**32 - 1)
 Placed = tuple[Place, Record]
 Group = tuple[int, int, Sequence[Record]]
 """(timestamp_ms, block, records) of one block."""
+
+
+class Rows(Protocol):
+    """The database as history reads it (`state.store.Pages`)."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def iterate(self, start: bytes, stop: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 class HistoryState(msgspec.Struct, array_like=True):
@@ -147,23 +155,26 @@ class _Recent:
 
 
 class History:
-    """See the module's text. `since_ms`: there is no history of what happened before, if none is stored yet.
+    """See the module's text. `last_batch` is that of the last checkpoint.
 
+    `since_ms`: if the database has no history up to there, that of what happened before is not complete.
     `sealed`, `archived` are called by the task that owns the blocks, `rows` by one thread at a time, reads by
     any thread. Reads raise StoreError.
     """
 
-    def __init__(self, store: Store, markets: Markets, limits: HistorySection, since_ms: int) -> None:
-        self._pages = store.pages
+    def __init__(
+        self, pages: Rows, markets: Markets, limits: HistorySection, last_batch: int, since_ms: int
+    ) -> None:
+        self._pages = pages
         self._markets = markets
         self._limits = limits
         self._recent: list[_Recent] = []
         self._named: set[int] = set()
-        checkpoint = store.last_checkpoint
-        next_batch = checkpoint.batch_number + 1 if checkpoint else 1
-        row = self._pages.get(_STATE_KEY)
-        self._state = msgspec.msgpack.decode(row, type=HistoryState) if row else HistoryState(next_batch, 0)
-        if self._state.next_batch != next_batch:  # new, or a release without history has written batches
+        row = pages.get(_STATE_KEY)
+        self._state = (
+            msgspec.msgpack.decode(row, type=HistoryState) if row else HistoryState(last_batch + 1, 0)
+        )
+        if self._state.next_batch != last_batch + 1:  # new, or a release without history has written batches
             self._state.kept_from_ms = since_ms
         self._oldest: tuple[int, BatchRows] | None = None
 

@@ -80,7 +80,7 @@ def open_state(
         machine = Machine(CachedState(store.leaves, clean_leaves))
         books = Books(store.leaves.get, store.meta(BOOKS))
         since_ms = machine.system.timestamp_ms + 1 if checkpoint.batch_number else 0
-        history = History(store, machine.markets, history_limits, since_ms)
+        history = History(store.pages, machine.markets, history_limits, checkpoint.batch_number, since_ms)
         replayer = _Replayer(store, tree, machine, books, history, domain)
         recovered = recover(store, replayer)
         return Opened(store, TreeAccess(tree), machine, books, history, recovered, replayer.unsaved)

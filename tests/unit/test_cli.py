@@ -39,6 +39,7 @@ COMMANDS = (
     "order",
     "cancel",
     "account",
+    "history",
     "markets",
     "book",
     "status",
