@@ -13,14 +13,15 @@ contract Inbox {
     uint8 internal constant FORCED_WITHDRAWAL = 2;
     uint8 internal constant FORCED_ORDER = 3;
     uint8 internal constant LIST_INSTRUMENT = 4;
-    uint8 internal constant SET_PUBLISHERS = 7;
     uint8 internal constant BATCH_COST = 8;
+    /// @dev Kinds up to here are the governor's, but for those named above; the transition knows which exist.
+    uint8 internal constant LAST_GOVERNANCE = 31;
     /// @notice Bound of a governor's payload; the transition knows the exact lengths.
     uint256 public constant MAX_GOVERNANCE_BYTES = 1024;
 
     /// @notice Only this contract may send this kind of message.
     error WrongSender(address expected, address got);
-    /// @notice A governor may send kinds 4 to 7.
+    /// @notice A governor may send kinds 4 to 7 and 9 to 31.
     error NotGovernanceKind(uint8 kind);
     /// @notice A governor's payload has 1 to `most` bytes.
     error PayloadLength(uint256 most, uint256 got);
@@ -105,11 +106,13 @@ contract Inbox {
         return _queue(FORCED_ORDER, abi.encodePacked(account, market, side, price, size));
     }
 
-    /// @notice Queues a governor's message: 4 lists an instrument, 5 changes one, 6 sets parameters, 7 publishers.
+    /// @notice Queues a governor's message: PROTOCOL section 4 says what each kind means.
     /// @param payload Exactly as PROTOCOL section 4 lays it out; what does not fit is a no-op in the rollup.
     function queueGovernance(uint8 kind, bytes calldata payload) external returns (uint64 index) {
         rollup.checkRole(Roles.GOVERNOR, msg.sender);
-        require(kind >= LIST_INSTRUMENT && kind <= SET_PUBLISHERS, NotGovernanceKind(kind));
+        require(
+            kind >= LIST_INSTRUMENT && kind <= LAST_GOVERNANCE && kind != BATCH_COST, NotGovernanceKind(kind)
+        );
         require(
             payload.length > 0 && payload.length <= MAX_GOVERNANCE_BYTES,
             PayloadLength(MAX_GOVERNANCE_BYTES, payload.length)
