@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from state.actions import BulkOrders, OracleUpdate, Payload, PlaceOrder, ReplaceOrder
 from state.codec import (
     BLOCK_END,
@@ -199,6 +201,22 @@ def priced_markets(payload: Payload) -> set[int]:
     if isinstance(action, BulkOrders):
         return {each.market for each in action.replacements} | {each.market for each in action.orders}
     return set()
+
+
+def named_markets(payload: Payload) -> set[int]:
+    """The markets that the payload names anywhere, so that its digest holds their instruments' names."""
+    if isinstance(payload, OracleUpdate):
+        return set()
+    found: set[int] = set()
+    left: list[object] = [payload.action]
+    while left:
+        item = left.pop()
+        if isinstance(item, tuple):
+            left += item
+        elif isinstance(item, msgspec.Struct):
+            found.add(getattr(item, "market", 0))
+            left += [getattr(item, field) for field in item.__struct_fields__]
+    return found - {0}
 
 
 def decode_batch(data: bytes) -> DecodedBatch:

@@ -24,7 +24,8 @@ from l1_bridge.rollup import RollupContract
 from l1_bridge.types import L1Client, L1Receipt, L1Refused, L1Reverted, L1Unavailable
 from state.block import MessageKind
 from state.hashing import keccak
-from state.leaves import Instrument, Parameters, Publishers
+from state.leaves import Instrument, Parameters, Publishers, Series
+from state.messages import SERIES_BYTES
 
 LARGEST_DEPOSIT_CAP = 4 * 10**18
 
@@ -209,6 +210,11 @@ async def describe(client: L1Client, rollup: bytes) -> Deployment:
 def list_instrument(instrument: Instrument) -> tuple[int, bytes]:
     """The message that lists an instrument."""
     return MessageKind.LIST_INSTRUMENT, instrument.encode()
+
+
+def list_series(series: Series) -> tuple[int, bytes]:
+    """The message that creates a series; its registers are not part of it."""
+    return MessageKind.LIST_SERIES, series.encode()[:SERIES_BYTES]
 
 
 def set_instrument(market: int, instrument: Instrument) -> tuple[int, bytes]:

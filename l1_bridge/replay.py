@@ -13,26 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from l1_bridge.batch import BatchBlock, BatchHead
+from l1_bridge.batch import BatchBlock, BatchHead, named_markets
 from l1_bridge.derivation import Cursor, DerivedBatch
 from l1_bridge.recovery import NO_NAME, Signed, decoded, recover_payload
 from state.actions import Transaction
-from state.block import BlockResult, InvalidBlock, L1Message, MessageKind, OrderedBlock
+from state.block import BlockResult, InvalidBlock, L1Message, OrderedBlock
 from state.cache import CachedState
 from state.eip712 import Domain
 from state.genesis import GENESIS_ROOT, genesis_leaves
 from state.hashing import keccak
-from state.keys import SYSTEM_KEY, instrument_key
-from state.leaves import System
+from state.keys import DUE, LISTINGS_KEY, SYSTEM_KEY, instrument_key, parse_due_key
+from state.leaves import Listings, System
 from state.overlay import Overlay
 from state.proofs import AbsenceProof, MembershipProof
 from state.store import Identity, Store
 from state.store_records import StoredBatch, StoredBlock
 from state.transition import BlockExecution, apply_block, close_batch, open_batch, void_batch
 from state.tree import Tree
+from state.units import MS_PER_S
 
 CACHED_LEAVES = 400_000
 CACHED_PAGES = 4_096
+_DUE_PREFIX = bytes([DUE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +186,15 @@ class Replay:
         recovered: Sequence[Signed | None],
         table: Any,
     ) -> tuple[Transaction, ...]:
-        if None not in recovered:
+        """With names as they are when the block has read its messages and done what was due.
+
+        What was recovered ahead holds names from some time before: good unless an instrument has gone since.
+        """
+        if None not in recovered and self._names_stand(block):
             pairs = zip(recovered, block.transactions, strict=True)
             return tuple([signed.transaction(payload) for signed, payload in pairs if signed])
-        view: Any = self._view
-        if any(message.kind == MessageKind.LIST_INSTRUMENT for message in messages):
-            view = Overlay(self._view)
-            BlockExecution(view, block.timestamp_ms, block.l1_block, messages, table)
+        view: Any = Overlay(self._view)
+        BlockExecution(view, block.timestamp_ms, block.l1_block, messages, table)
         return tuple(
             [
                 recover_payload(self.domain, payload, lambda market: self._name(view, market)).transaction(
@@ -199,6 +203,18 @@ class Replay:
                 for payload in block.transactions
             ]
         )
+
+    def _names_stand(self, block: BatchBlock) -> bool:
+        """Whether all instruments that the block names are there, also when it has done what is due."""
+        view = self._view
+        due = view.first_under(_DUE_PREFIX)
+        if due is not None and parse_due_key(due[0])[0] <= block.timestamp_ms // MS_PER_S:
+            return False
+        listings: Listings | None = view.get(LISTINGS_KEY)
+        if listings is None or listings.delisted == 0:
+            return True
+        named = {market for payload in block.transactions for market in named_markets(payload)}
+        return all(view.get(instrument_key(market)) is not None for market in named)
 
     def _name(self, view: Any, market: int) -> bytes:
         if not 0 < market < 2**32:

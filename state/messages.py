@@ -88,6 +88,8 @@ _SET_FEED: Final = Struct(">B31sII")
 _LINK: Final = Struct(">B20sQ").pack
 _MARKET: Final = Struct(">I")
 _SERIES: Final = Struct(">31s B B B Q I 60s 60s")
+SERIES_BYTES: Final = _SERIES.size
+"""How much of a Series leaf its message has: all before its registers."""
 _STRIKES: Final = Struct(">31s Q B Q Q I 60s")
 _NO_TERMS: Final = bytes(60)
 _MAX_STATUS: Final = 3
