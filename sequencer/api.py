@@ -8,6 +8,7 @@ from sequencer.api_chain import ChainApi
 from sequencer.api_context import ApiContext
 from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
+from sequencer.api_oracle import OracleApi
 from sequencer.api_transactions import TransactionApi
 from sequencer.api_wallet import WalletApi
 from sequencer.jsonrpc import Method
@@ -21,5 +22,6 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
         *chain.methods(),
         *HistoryApi(context).methods(),
         *MarketApi(context).methods(),
+        *OracleApi(context).methods(),
         *WalletApi(context, chain).methods(),
     ]

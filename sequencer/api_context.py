@@ -18,6 +18,7 @@ from sequencer.machine import Machine
 from sequencer.market_data import MarketData
 from sequencer.markets import Listed
 from sequencer.receipts import Receipts
+from sequencer.report_pool import ReportPool
 from state.eip712 import Domain
 from state.store import Store
 
@@ -38,6 +39,7 @@ class ApiContext:
     link: L1Link
     health: Health
     now_ms: Callable[[], int]
+    reports: ReportPool
     reads: trio.CapacityLimiter
     """Worker threads for reads of the disk, so that they never take those of sealing."""
 

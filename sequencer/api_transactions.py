@@ -238,6 +238,7 @@ class TransactionApi:
             ) from None
         except Rejected as rejected:
             raise RpcError(ErrorCode.BAD_SIGNATURE, data=rejected.data) from None
+        self._context.reports.witness(update)
         return self._ingress.submit_update(update, True)
 
     def _fee_quote(self, params: ActionParams, _context: Context) -> FeeQuote:

@@ -4,7 +4,7 @@ Nursery tree (who is below is closed by who is above):
 
     Node.run
       core      recovery processes, sealer, committer, executor     closed last, when all accepted is durable
-      edge      bridge, feed ticker, admin server, public server    closed before
+      edge      bridge, feed ticker, report pool, admin server, public server    closed before
     signals     (serve_node) ask the node to drain
 
 `run` owns the store and closes it. Start: recover from disk, start the parts, open the port, and only then
@@ -54,6 +54,7 @@ from sequencer.openrpc import discover_method
 from sequencer.publisher import Publisher
 from sequencer.receipts import ReceiptMaker, Receipts, Stages
 from sequencer.recovery import ProcessRecovery, WorkerDied
+from sequencer.report_pool import ReportPool
 from sequencer.sealer import Closed, Sealed, Sealer
 from sequencer.signing import SecretKey
 from sequencer.startup import Opened, open_state
@@ -285,6 +286,7 @@ class Node:
             max_subscriptions=config.limits.max_ws_subscriptions,
             limits=FeedLimits(ring_messages=config.feed.history),
         )
+        self.reports = ReportPool(self.domain, machine.view, opened.store, self.ingress, self._now_ms)
         self.api = ApiContext(
             self.domain,
             self._key.address,
@@ -298,6 +300,7 @@ class Node:
             self.link,
             self.health,
             self._now_ms,
+            self.reports,
             trio.CapacityLimiter(READ_THREADS),
         )
         self.publisher = Publisher(self.feed, self.api)
@@ -342,6 +345,7 @@ class Node:
         if self._bridge is not None:
             await edge.start(self._bridge.run, self.link)
         await edge.start(self.publisher.run)
+        await edge.start(self.reports.run)
         pages = self.health.pages(self.metrics.page)
         admin = App(
             self._dispatcher(admin_methods(self, token)), self._on_fault, pages, allowed_origins=frozenset()

@@ -173,10 +173,27 @@ def check_report(report: OracleReport, now_ms: int) -> None:
         if abs(rate.value_ppb) > MAX_RATE_PPB:
             raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, feed=rate.feed, maximum_ppb=MAX_RATE_PPB)
     for surface in report.surfaces:
-        _check_surface(surface)
+        check_surface(surface)
 
 
-def _check_surface(surface: SurfaceReport) -> None:
+def check_known(view: StateView, report: OracleReport) -> None:
+    """That a report's feeds exist and are behind it. Raises Rejected."""
+    for kind, items in enumerate(_lists(report)):
+        for item in items:
+            _later_feed(view, kind, item.feed, report.timestamp_ms)
+
+
+def _later_feed(view: StateView, kind: int, name: str, oldest_ms: int) -> AnyFeed:
+    """The feed. Raises Rejected unless it exists and is behind the oldest report."""
+    feed: AnyFeed | None = view.get(name_key(_KEY_KINDS[kind], name)) if is_name(name.encode()) else None
+    if feed is None:
+        raise Rejected(RejectCode.ORACLE_UNKNOWN_FEED, feed=name)
+    if oldest_ms <= feed.timestamp_ms:
+        raise Rejected(RejectCode.ORACLE_OLD, last_ms=feed.timestamp_ms, got=oldest_ms, feed=name)
+    return feed
+
+
+def check_surface(surface: SurfaceReport) -> None:
     """Its domain, and the arbitrage that closed forms show. Raises Rejected ORACLE_SURFACE saying which.
 
     With rho = sin, the least variance is a + b sigma cos, and the steeper wing has the slope b (1 + |rho|).
@@ -205,17 +222,12 @@ def _check_surface(surface: SurfaceReport) -> None:
 
 def _check_feed(view: StateView, parameters: Parameters, reported: Reported, quorum: int) -> None:
     name = reported.name
-    feed: AnyFeed | None = view.get(_key(reported)) if is_name(name.encode()) else None
-    if feed is None:
-        raise Rejected(RejectCode.ORACLE_UNKNOWN_FEED, feed=name)
     if len(reported.items) < quorum:
         raise Rejected(RejectCode.ORACLE_QUORUM, expected=quorum, got=len(reported.items), feed=name)
-    oldest = min(reported.times)
-    if oldest <= feed.timestamp_ms:
-        raise Rejected(RejectCode.ORACLE_OLD, last_ms=feed.timestamp_ms, got=oldest, feed=name)
+    feed = _later_feed(view, reported.kind, name, min(reported.times))
     median = _median_surface(reported) if reported.kind == FeedKind.SURFACE else None
     if median is not None:
-        _check_surface(median)
+        check_surface(median)
     if feed.version == 0:
         return
     limit = feed.deviation_ppm or parameters.oracle_deviation_ppm
