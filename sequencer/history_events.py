@@ -46,6 +46,7 @@ from state.actions import (
     Withdraw,
 )
 from state.block import (
+    BlockResult,
     L1Message,
     LifeChange,
     MessageKind,
@@ -208,7 +209,8 @@ class BlockEvents:
         self.trades: dict[int, list[TradeRecord]] = defaultdict(list)
         self.money: dict[int, list[MoneyRecord]] = defaultdict(list)
         self._index = 0
-        self._trades = result.trades
+        self._trades = _before_transactions(result)
+        """Of the step that is being told; fills of resting orders come in the same order."""
         self._next_trade = 0
         for message, answer in zip(executed.messages, result.messages, strict=True):
             self._take_message(message, answer)
@@ -225,8 +227,10 @@ class BlockEvents:
         for transaction, outcome, end in zip(executed.transactions, result.results, ends, strict=True):
             events = result.orders[start:end]
             start = end
-            if outcome.trades[0] != outcome.trades[1]:
-                self._next_trade = outcome.trades[0] - result.trades[0].number
+            if events:
+                first, after = outcome.trades
+                base = result.trades[0].number if first != after else 0
+                self._trades, self._next_trade = result.trades[first - base : after - base], 0
             payload = transaction.payload
             if type(payload) is SignedAction:
                 self._take_action(payload.action, outcome, events)
@@ -410,7 +414,7 @@ class BlockEvents:
         )
 
     def _trade_of(self, event: OrderEvent) -> Trade | None:
-        """The trade that this event tells of: resting orders' fills and trades come in the same order."""
+        """The trade that this event tells of, if it does."""
         if event.end > _FILLED or self._next_trade >= len(self._trades):
             return None
         trade = self._trades[self._next_trade]
@@ -418,3 +422,11 @@ class BlockEvents:
             return None
         self._next_trade += 1
         return trade
+
+
+def _before_transactions(result: BlockResult) -> Sequence[Trade]:
+    """The trades of orders that were forced through L1: they come before those of transactions."""
+    for outcome in result.results:
+        if outcome.trades[0] != outcome.trades[1]:
+            return result.trades[: outcome.trades[0] - result.trades[0].number]
+    return result.trades
