@@ -8,6 +8,9 @@ and `maintenance` where initial margin is missing. The portfolio margin that is 
     initial     = sum over markets ceil(exposure * mark * initial rate)
     maintenance = sum over markets ceil(|size| * mark * maintenance rate)
 
+The rates are of the mark; of a dated instrument, of the higher of its mark and its expiry's expected
+settlement price, and its mark is as old as its expiry's pricing.
+
 Reduce-only orders can add no exposure and are not among the open buys and sells.
 """
 
@@ -19,6 +22,7 @@ from typing import Final, NamedTuple
 from state.keys import account_key, instrument_key, market_key, position_key, positions_prefix
 from state.leaves import Account, Instrument, Market, Position
 from state.positions import NUSD_ULOTS_PER_UUSD
+from state.pricing import mark_of, pricing_of, settlement_uusd
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
 from state.view import StateView
 
@@ -70,7 +74,7 @@ def requirement(
         terms_key, state_key = _keys_of(key[9:13])
         state = get(state_key)
         terms = get(terms_key)
-        mark = state.mark_uusd
+        mark, base, mark_ms = _marks(view, state, terms)
         held = leaf.size_ulots
         if held:
             equity += leaf.quote_uusd + held * mark // ULOTS_PER_LOT
@@ -82,22 +86,22 @@ def requirement(
         if down > exposure:
             exposure = down
         if exposure:
-            initial -= -exposure * mark * terms.initial_margin_ppm // _RATE_DIVISOR
-            if state.mark_ms < oldest:
-                oldest = state.mark_ms
+            initial -= -exposure * base * terms.initial_margin_ppm // _RATE_DIVISOR
+            if mark_ms < oldest:
+                oldest = mark_ms
     if market:
         terms = get(instrument_key(market))
         state = get(market_key(market))
-        mark = state.mark_uusd
+        mark, base, mark_ms = _marks(view, state, terms)
         equity += quote + size * mark // ULOTS_PER_LOT
         exposure = size + open_buy
         down = open_sell - size
         if down > exposure:
             exposure = down
         if exposure:
-            initial -= -exposure * mark * terms.initial_margin_ppm // _RATE_DIVISOR
-            if state.mark_ms < oldest:
-                oldest = state.mark_ms
+            initial -= -exposure * base * terms.initial_margin_ppm // _RATE_DIVISOR
+            if mark_ms < oldest:
+                oldest = mark_ms
     return equity, initial, oldest
 
 
@@ -115,7 +119,19 @@ def maintenance(view: StateView, account: int, market: int = 0, size: int = 0) -
 def _maintenance(view: StateView, market: int, size: int) -> int:
     terms: Instrument = view.get(instrument_key(market))
     state: Market = view.get(market_key(market))
-    return -(-abs(size) * state.mark_uusd * terms.maintenance_margin_ppm // _RATE_DIVISOR)
+    _, base, _ = _marks(view, state, terms)
+    return -(-abs(size) * base * terms.maintenance_margin_ppm // _RATE_DIVISOR)
+
+
+def _marks(view: StateView, state: Market, terms: Instrument) -> tuple[int, int, int]:
+    """(mark, what margin rates are of, when the mark was reported)."""
+    if terms.expiry == 0:
+        return state.mark_uusd, state.mark_uusd, state.mark_ms
+    pricing = pricing_of(view, terms.expiry)
+    mark = mark_of(view, state, terms)
+    if pricing is None or mark is None:
+        return 0, 0, 0
+    return mark, max(mark, settlement_uusd(pricing)), pricing.priced_ms
 
 
 @lru_cache(4_096)

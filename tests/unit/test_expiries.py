@@ -20,10 +20,9 @@ from state.keys import (
     RATE,
     SURFACE,
     instrument_key,
-    market_key,
 )
 from state.leaves import Instrument, Kind, Status
-from state.pricing import fixed_part, mark_of
+from state.pricing import fixed_part
 from state.series import FUTURES
 from state.units import MAX_DUE_STEPS, MS_PER_S, SETTLEMENT_WINDOW_MS
 from tests.exchange_checks import assert_conserved, must_reject_act
@@ -60,11 +59,6 @@ class Life:
     def report(self, index_uusd: int = INDEX, after_ms: int = 0) -> None:
         self.exchange.now_ms += after_ms
         self.exchange.send(full_update(self.exchange, {"C1": index_uusd}))
-        for market in markets_of(self.exchange, self.number).values():
-            state, terms = self.exchange.market(market), self.exchange.view.get(instrument_key(market))
-            state.mark_uusd = mark_of(self.exchange.view, state, terms) or 0
-            state.mark_ms = self.exchange.now_ms
-            self.exchange.view.touch(market_key(market), state)
 
     def market(self, suffix: str = "") -> int:
         return self.markets[self.name + suffix]
