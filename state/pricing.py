@@ -310,4 +310,4 @@ def _option_mark(values: tuple[int, ...], expiry_s: int, strike_uusd: int, is_ca
     undiscounted = call * expiry.forward
     if not is_call:
         undiscounted += (strike_uusd - expiry.forward) << BITS
-    return undiscounted * expiry.discount >> 2 * BITS
+    return max(0, undiscounted * expiry.discount >> 2 * BITS)  # a put's may be a rounding below
