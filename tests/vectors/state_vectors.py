@@ -1,8 +1,8 @@
 """Golden vectors of execution: blocks in, leaves and roots out.
 
 A short story that touches every kind of leaf: listing, deposits, trades with fees and funding, a session key,
-a dead-man switch, a withdrawal. A change of `state.json` is a change of the protocol; `python -m
-tests.vectors.state_vectors` writes it anew.
+a dead-man switch, a withdrawal; an expiry of a future and options that settles, and one that is delisted. A
+change of `state.json` is a change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ from state.actions import (
     Transfer,
     Withdraw,
 )
+from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
 from state.proofs import LeafData, subtree_hash
-from tools.exchange import COIN, USD, Exchange, standard_exchange
+from state.series import CALLS
+from state.units import MS_PER_S
+from tools.exchange import COIN, START_MS, USD, Exchange, standard_exchange
+from tools.option_exchange import full_update, series_message, strikes_message
 
+EXPIRY_S = next_expiry_s(Rule.DAILY, START_MS // MS_PER_S)
 FILE = Path(__file__).parent / "state.json"
 
 
@@ -51,7 +56,28 @@ def story() -> Exchange:
     exchange.act(CancelAllAfter, 3, timeout_s=600)
     exchange.act(Transfer, 1, to_account=2, amount_uusd=1_234_567)
     exchange.act(Withdraw, 3, recipient=b"\x99" * 20, amount_uusd=7_654_321)
+    expire(exchange)
     return exchange
+
+
+def expire(exchange: Exchange) -> None:
+    """Two expiries' lives: the first is delisted at the end, the second settled."""
+    exchange.messages(series_message("C1", Rule.DAILY, 2, strikes=1))
+    exchange.messages(strikes_message("C1", EXPIRY_S, 1_050 * USD, 50 * USD, 1, CALLS))
+    exchange.now_ms += 1
+    exchange.send(full_update(exchange, {"C1": 1_010 * USD}))
+    future, call = 3, 6
+    exchange.place(1, future, Side.SELL, 1_011 * USD, COIN)
+    exchange.place(2, future, Side.BUY, 1_011 * USD, COIN)
+    exchange.place(3, call, Side.SELL, 25 * USD, 3 * COIN)
+    exchange.place(1, call, Side.BUY, 25 * USD, 2 * COIN)
+    for expiry_s in (EXPIRY_S, EXPIRY_S + DAY_S):
+        exchange.now_ms = (expiry_s - 1_800) * MS_PER_S - 1
+        for minute in range(32):
+            exchange.send(full_update(exchange, {"C1": (1_015 + minute) * USD}))
+            exchange.now_ms += 60_000
+    exchange.now_ms = (EXPIRY_S + DAY_S + 180) * MS_PER_S
+    exchange.messages()
 
 
 def build() -> dict[str, Any]:
