@@ -46,16 +46,16 @@ ConfigPath = Annotated[
 @app.command(rich_help_panel=OPERATE, epilog="Example: straddle init node")
 @exits_cleanly
 def init(
-    role: Annotated[str, typer.Argument(help="node or verifier")],
-    path: Annotated[Path | None, typer.Argument(help="Default: node.toml or verifier.toml here.")] = None,
+    role: Annotated[str, typer.Argument(help="node, verifier or oracle")],
+    path: Annotated[Path | None, typer.Argument(help="Default: ROLE.toml here.")] = None,
 ) -> None:
     """Write a configuration file with every key, its default and what it means."""
-    roles: dict[str, type[NodeConfig] | type[VerifierConfig]] = {
-        "node": NodeConfig,
-        "verifier": VerifierConfig,
-    }
+    from sequencer.oracle_publisher import OracleConfig
+
+    roles = {"node": NodeConfig, "verifier": VerifierConfig, "oracle": OracleConfig}
     if role not in roles:
-        raise typer.BadParameter(f"{role!r} is not a role; roles are node and verifier", param_hint="ROLE")
+        message = f"{role!r} is not a role; roles are node, verifier and oracle"
+        raise typer.BadParameter(message, param_hint="ROLE")
     target = path or Path(f"{role}.toml")
     try:
         with target.open("x", encoding="utf-8") as file:
@@ -85,6 +85,16 @@ def verifier(
     from sequencer.cli_services import run_verifier
 
     trio.run(partial(run_verifier, load(VerifierConfig, config, service_environment()), follow, as_json))
+
+
+@app.command(rich_help_panel=OPERATE, epilog="Example: straddle oracle --config oracle.toml")
+@exits_cleanly
+def oracle(config: ConfigPath = None) -> None:
+    """Run an oracle publisher: sign what its source says and send it to the node, until SIGTERM or Ctrl-C."""
+    from sequencer.cli_oracle import run_oracle
+    from sequencer.oracle_publisher import OracleConfig
+
+    trio.run(run_oracle, load(OracleConfig, config, service_environment()))
 
 
 def _add(command: Callable[..., None], panel: str, example: str) -> None:

@@ -36,6 +36,7 @@ COMMANDS = (
     "keys show",
     "deposit",
     "withdraw",
+    "oracle",
     "order",
     "cancel",
     "account",

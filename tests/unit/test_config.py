@@ -8,6 +8,7 @@ import pytest
 
 from sequencer.config import NodeConfig, VerifierConfig
 from sequencer.config_file import ConfigError, Secret, default_text, load
+from sequencer.oracle_publisher import OracleConfig
 
 
 def write(directory: Path, text: str) -> Path:
@@ -16,9 +17,9 @@ def write(directory: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("role", [NodeConfig, VerifierConfig])
+@pytest.mark.parametrize("role", [NodeConfig, VerifierConfig, OracleConfig])
 def test_the_default_text_is_the_default_configuration(
-    role: type[NodeConfig | VerifierConfig], tmp_path: Path
+    role: type[NodeConfig | VerifierConfig | OracleConfig], tmp_path: Path
 ) -> None:
     text = default_text(role)
     assert load(role, write(tmp_path, text), {}) == role()
