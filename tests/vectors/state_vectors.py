@@ -29,7 +29,7 @@ from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
 from state.units import MS_PER_S
 from tools.exchange import COIN, START_MS, USD, Exchange, standard_exchange
-from tools.option_exchange import full_update, series_message, strikes_message
+from tools.option_exchange import full_update, markets_of, series_message, strikes_message
 
 EXPIRY_S = next_expiry_s(Rule.DAILY, START_MS // MS_PER_S)
 FILE = Path(__file__).parent / "state.json"
@@ -61,7 +61,7 @@ def story() -> Exchange:
 
 
 def expire(exchange: Exchange) -> None:
-    """Two expiries' lives: the first is delisted at the end, the second settled."""
+    """Two expiries' lives: the first is delisted at the end, the second settled, a third trades."""
     exchange.messages(series_message("C1", Rule.DAILY, 2, strikes=1))
     exchange.messages(strikes_message("C1", EXPIRY_S, 1_050 * USD, 50 * USD, 1, CALLS))
     exchange.now_ms += 1
@@ -76,8 +76,12 @@ def expire(exchange: Exchange) -> None:
         for minute in range(32):
             exchange.send(full_update(exchange, {"C1": (1_015 + minute) * USD}))
             exchange.now_ms += 60_000
+        exchange.messages()
     exchange.now_ms = (EXPIRY_S + DAY_S + 180) * MS_PER_S
-    exchange.messages()
+    exchange.send(full_update(exchange, {"C1": 1_050 * USD}))
+    later = next(iter(markets_of(exchange, 3).values()))
+    exchange.place(1, later, Side.BUY, 1_049 * USD, COIN)
+    exchange.act(CancelAllAfter, 3, timeout_s=600)
 
 
 def build() -> dict[str, Any]:
