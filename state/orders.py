@@ -15,7 +15,6 @@ from state.context import BlockContext
 from state.errors import RejectCode, Rejected
 from state.holdings import close_position, open_position
 from state.keys import (
-    FEED,
     MAX_U64,
     PARAMETERS_KEY,
     SYSTEM_KEY,
@@ -34,7 +33,6 @@ from state.leaves import (
     Account,
     AccountOrder,
     Expiry,
-    Feed,
     Instrument,
     Market,
     Parameters,
@@ -46,7 +44,7 @@ from state.leaves import (
 )
 from state.margin import requirement
 from state.positions import funding_owed, is_empty
-from state.pricing import mark_of
+from state.pricing import check_fresh, mark_of
 from state.units import MAX_NOTIONAL_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
 from state.view import StateView
 
@@ -56,7 +54,6 @@ _MAX_U32: Final = 2**32 - 1
 _LIMIT: Final = int(OrderKind.LIMIT)
 _POST_ONLY: Final = int(OrderKind.POST_ONLY)
 _EXPIRED_LOOKED_AT: Final = 16
-_FEED: Final = bytes((FEED,))
 _OPEN: Final = int(OrderEnd.OPEN)
 
 
@@ -195,9 +192,7 @@ def _check_exposure(
     equity, initial, oldest = requirement(
         view, taker.account, cash_uusd, taker.market, size, quote, buy, sell
     )
-    index: Feed = view.get(_FEED + terms.underlying)
-    if index.timestamp_ms < oldest:
-        oldest = index.timestamp_ms
+    check_fresh(view, block, terms)
     if oldest + parameters.oracle_max_age_ms < block.timestamp_ms:
         raise Rejected(RejectCode.ORACLE_STALE, oldest_ms=oldest, max_age_ms=parameters.oracle_max_age_ms)
     if equity < initial:

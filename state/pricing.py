@@ -48,6 +48,8 @@ from state.view import StateView
 
 STABLE_FEED: Final = "STABLE"
 """Dollars that one unit of the collateral is worth; without this feed it is worth one."""
+_STABLE_KEY: Final = name_key(FEED, STABLE_FEED)
+_FEED: Final = bytes((FEED,))
 PAR_UUSD: Final = 1_000_000
 DEAD_BAND_PPM: Final = 200
 """Of index and forward."""
@@ -144,7 +146,7 @@ def fixed_part(expiry: Expiry) -> tuple[int, int]:
 
 
 def _stable_uusd(view: StateView) -> int:
-    stable: Feed | None = view.get(name_key(FEED, STABLE_FEED))
+    stable: Feed | None = view.get(_STABLE_KEY)
     return stable.value_uusd if stable is not None and stable.version else PAR_UUSD
 
 
@@ -196,12 +198,12 @@ def check_fresh(view: StateView, block: BlockContext, terms: Instrument) -> None
     """
     parameters: Parameters = view.get(PARAMETERS_KEY)
     now_ms = block.timestamp_ms
-    stable: Feed | None = view.get(name_key(FEED, STABLE_FEED))
+    stable: Feed | None = view.get(_STABLE_KEY)
     if stable is not None and stable.version:
         _demand_fresh(stable, parameters, now_ms, RejectCode.STABLE_STALE)
     if terms.kind == Kind.PERPETUAL:
         for name in (terms.underlying, terms.name):
-            feed: Feed | None = view.get(bytes((FEED,)) + name)
+            feed: Feed | None = view.get(_FEED + name)
             _demand_fresh(feed, parameters, now_ms, RejectCode.ORACLE_STALE)
         return
     index_key, forward_key, rate_key, surface_key = _feed_keys(terms.underlying, terms.expiry_s)

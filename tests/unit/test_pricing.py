@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from state.actions import Side
 from state.calendar import expiry_name, next_expiry_s
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
@@ -356,3 +357,24 @@ def test_without_a_stable_feed_the_collateral_is_at_par(exchange: Exchange) -> N
     exchange.view.put(name_key(FEED, "STABLE"), Feed())
     assert code_of(exchange, terms) == 0, "a feed without a value is not a peg lost"
     assert not is_fresh(Feed(), exchange.parameters, 0)
+
+
+def test_stale_feeds_refuse_what_raises_risk_and_nothing_else(exchange: Exchange) -> None:
+    """Orders that increase are refused with the feed's code; cancels and reduce-only orders always work."""
+    exchange.view.put(name_key(FEED, "STABLE"), Feed())
+    exchange.report({"STABLE": 1_000_000})
+    exchange.place(1, 1, Side.BUY, INDEX, 1_000_000)
+    exchange.place(2, 1, Side.SELL, INDEX, 1_000_000)
+    resting = exchange.place(1, 1, Side.BUY, INDEX * 99 // 100, 1_000_000)
+    exchange.now_ms += exchange.parameters.oracle_max_age_ms + 1
+    exchange.report({"C1": INDEX, "C1-PERPETUAL": INDEX})
+    for account, side in ((1, Side.BUY), (3, Side.SELL)):
+        with pytest.raises(Rejected) as refusal:
+            exchange.place(account, 1, side, INDEX, 1_000_000)
+        assert refusal.value.code == RejectCode.STABLE_STALE
+    exchange.cancel(1, 1, resting.operations[0].order_id)
+    exchange.place(2, 1, Side.BUY, INDEX, 1_000_000, reduce_only=True)
+    exchange.place(1, 1, Side.SELL, INDEX, 1_000_000, reduce_only=True)
+    assert exchange.position(1, 1) is None
+    exchange.report({"STABLE": 1_000_000})
+    exchange.place(1, 1, Side.BUY, INDEX, 1_000_000)
