@@ -44,6 +44,7 @@ class MessageKind(IntEnum):
     LIST_SERIES = 9
     LIST_STRIKES = 10
     SET_FEED = 11
+    SET_LIQUIDATION = 16
 
 
 class L1Message(msgspec.Struct, frozen=True):
@@ -96,6 +97,8 @@ class OrderEnd(IntEnum):
     DEAD_MAN = 9
     REPLACED = 10
     INSTRUMENT_EXPIRED = 11
+    LIQUIDATION = 20
+    """Its account was put up for auction."""
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
@@ -167,6 +170,54 @@ class LifeEvent(msgspec.Struct, frozen=True, gc=False):
     """What a position's account gained in cash, including the cost it had paid or received."""
 
 
+class LiquidationChange(IntEnum):
+    """What happened in a liquidation."""
+
+    STARTED = 0
+    """An auction is open."""
+    TURNED = 1
+    """The auction has changed its kind."""
+    BID = 2
+    """`other` takes over a share of the positions for a reward; in an insolvent auction the fund pays it, and
+    the share's part of what the account is short of."""
+    FEE = 3
+    """Of a bid, to the insurance fund."""
+    SEIZED = 4
+    """A position, or some of it, went to `other`."""
+    DRAWN = 5
+    """The insurance fund paid to the account."""
+    DELEVERAGED = 6
+    """A position, or some of it, was closed against `other`."""
+    ENDED = 7
+
+
+class LiquidationEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event of a liquidation; what does not apply is 0."""
+
+    change: int
+    """LiquidationChange."""
+    auction: int
+    account: int
+    """The one that is liquidated."""
+    amount_uusd: int = 0
+    """Change of its cash."""
+    other: int = 0
+    """Bidder or counterparty."""
+    other_amount_uusd: int = 0
+    """Change of the other's cash."""
+    market: int = 0
+    size_ulots: int = 0
+    """Change of the account's position; the other's is the opposite."""
+    price_uusd: int = 0
+    """At which a position went, rounded down."""
+    share_ppm: int = 0
+    """Of a bid."""
+    kind: int = 0
+    """AuctionKind, of an auction that starts or turns."""
+    needed_uusd: int = 0
+    """What buffer margin was short of 0, of an auction that starts."""
+
+
 class OperationResult(msgspec.Struct, frozen=True, gc=False):
     """What became of one order, cancel or replacement."""
 
@@ -194,6 +245,8 @@ class TransactionResult(msgspec.Struct, frozen=True, gc=False):
     trades: tuple[int, int] = (0, 0)
     """Numbers of its first trade and of the one after its last; equal when it traded nothing."""
     data: dict[str, int | str | bool] = {}
+    liquidations: tuple[LiquidationEvent, ...] = ()
+    """What it did in a liquidation, in order."""
 
 
 class MessageResult(msgspec.Struct, frozen=True, gc=False):

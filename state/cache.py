@@ -38,6 +38,7 @@ _BUCKET_PREFIX: Final = {
     keys.EXPIRY_MARKET: 6,
     keys.MARKET_POSITION: 5,
     keys.DUE: 1,
+    keys.AUCTION: 1,
 }
 """Length of the prefix that names a key's bucket; kinds that are not here are never iterated."""
 

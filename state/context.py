@@ -6,7 +6,7 @@ whoever executes any single step; everything else only collects output.
 
 from __future__ import annotations
 
-from state.block import LifeEvent, MessageResult, OperationResult, OrderEvent, Trade
+from state.block import LifeEvent, LiquidationEvent, MessageResult, OperationResult, OrderEvent, Trade
 from state.codec import MarketEntry, Table
 from state.units import MS_PER_S
 
@@ -21,6 +21,7 @@ class BlockContext:
         "fee_uusd",
         "l1_block",
         "life",
+        "liquidations",
         "markets",
         "message_results",
         "now_s",
@@ -48,6 +49,8 @@ class BlockContext:
         self.markets: set[int] = set()
         self.message_results: list[MessageResult] = []
         self.operations: list[OperationResult] = []
+        """Of the current transaction."""
+        self.liquidations: list[LiquidationEvent] = []
         """Of the current transaction."""
         self.fee_uusd = 0
         """Charged to the current transaction."""

@@ -35,7 +35,10 @@ SERIES: Final = 0x15
 RATE: Final = 0x16
 SURFACE: Final = 0x17
 PRICING: Final = 0x18
+AUCTION: Final = 0x1D
 LISTINGS: Final = 0x1F
+LIQUIDATION: Final = 0x28
+LIQUIDATIONS: Final = 0x29
 
 MAX_U64: Final = 2**64 - 1
 
@@ -44,6 +47,8 @@ PROGRESS_KEY: Final = bytes([PROGRESS]).ljust(32, b"\0")
 PARAMETERS_KEY: Final = bytes([PARAMETERS]).ljust(32, b"\0")
 PUBLISHERS_KEY: Final = bytes([PUBLISHERS]).ljust(32, b"\0")
 LISTINGS_KEY: Final = bytes([LISTINGS]).ljust(32, b"\0")
+LIQUIDATION_KEY: Final = bytes([LIQUIDATION]).ljust(32, b"\0")
+LIQUIDATIONS_KEY: Final = bytes([LIQUIDATIONS]).ljust(32, b"\0")
 
 _instrument = Struct(">BI27x").pack
 _account = Struct(">BQ23x").pack
@@ -198,3 +203,7 @@ def parse_due_key(key: bytes) -> tuple[int, int, int]:
 
 def series_key(series: int) -> bytes:
     return _instrument(SERIES, series)
+
+
+def auction_key(account: int) -> bytes:
+    return _account(AUCTION, account)

@@ -126,6 +126,7 @@ class BlockExecution:
         block = self.block
         operations, trades = block.operations, block.trades
         operations.clear()
+        block.liquidations.clear()
         block.withdrawal = 0
         count = len(trades)
         self._step(transaction, encoded)
@@ -138,6 +139,7 @@ class BlockExecution:
             tuple(operations),
             block.withdrawal,
             _NO_TRADES if len(trades) == count else (trades[count].number, trades[-1].number + 1),
+            liquidations=tuple(block.liquidations),
         )
         self._results.append(result)
         self._order_ends.append(len(block.orders))
