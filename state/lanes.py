@@ -33,6 +33,10 @@ class Lanes:
         signs = (lifted >> (LANE_BITS - 1)) & self.ones
         return (lifted & ((signs << LANE_BITS) - signs)) - (signs << (LANE_BITS - 1))
 
+    def least(self, a: int, b: int) -> int:
+        """The smaller of two rows, lane by lane; their differences too must fit."""
+        return a - self.positive_part(a - b + self.halves)
+
     def unpack(self, row: int) -> list[int]:
         """All integers of a row."""
         cut = (row + self.halves).to_bytes(self.count * LANE_BYTES, "little")

@@ -17,28 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import mul as product
 from typing import NamedTuple
 
+from state.expiry_sums import ExpiryHolding, ExpirySums, expiry_sums, widest
 from state.fixed import BITS, ONE, mul
-from state.lanes import lane, make_lanes
-from state.risk_array import RiskArray
-from state.risk_grid import SKEWS, Expiry, Grid, MarginParameters, shocked_forward
+from state.lanes import make_lanes
+from state.risk_grid import Grid, MarginParameters, shocked_forward
 from state.units import MAX_POSITIONS, ULOTS_PER_LOT
 
 MIN_STABLE_PRICE = ONE >> 7
-LANE_INPUT = 1 << 50
-"""Below it amounts and forwards fit state/lanes.py; the exchange's always do."""
-LANE_STRIKES = MAX_POSITIONS << 100
-"""Of an expiry's sum of amount times strike of puts."""
 
 
 class PerpHolding(NamedTuple):
-    """Of a perpetual: its mark, and the confidence in it."""
+    """Of a perpetual: its mark, and the confidence in it; amounts of open orders."""
 
     amount: int
     price: int
     confidence: int
+    buy: int = 0
+    sell: int = 0
 
 
 class CollateralHolding(NamedTuple):
@@ -50,15 +47,6 @@ class CollateralHolding(NamedTuple):
     im_haircut: int
     mm_haircut: int
     offsets_risk: bool
-
-
-class ExpiryHolding(NamedTuple):
-    """All of one expiry: risk arrays with an amount each, and an amount of the future."""
-
-    expiry: Expiry
-    options: Sequence[RiskArray] = ()
-    amounts: Sequence[int] = ()
-    future_amount: int = 0
 
 
 class UnderlyingHolding(NamedTuple):
@@ -123,16 +111,6 @@ class PortfolioMargin:
     underlyings: tuple[UnderlyingMargin, ...]
 
 
-class OptionRisk(NamedTuple):
-    """What all options of an underlying come to, in grains."""
-
-    mark: int
-    basis_moves: list[tuple[int, int]]
-    """By expiry: what its forward alone, up and down, adds to the mark."""
-    pnl: list[int]
-    """By point, before damping: of a skew minus the sum of the expiries' absolute moves."""
-
-
 def portfolio_margin(
     holdings: Sequence[UnderlyingHolding], cash: int, stable_price: int = ONE, lot: int = ULOTS_PER_LOT
 ) -> PortfolioMargin:
@@ -162,18 +140,18 @@ def _instruments(holding: UnderlyingHolding) -> int:
 def underlying_margin(holding: UnderlyingHolding, stable_price: int, lot: int) -> UnderlyingMargin:
     """One underlying's part of `portfolio_margin`."""
     p, unit = holding.grid.parameters, lot << BITS
-    risk = option_risk(holding.grid, [each for each in holding.expiries if each.options])
+    sums = [each.sums or expiry_sums(holding.grid, each) for each in holding.expiries]
     values = [(each.amount * each.price << 2 * BITS) // stable_price for each in holding.collaterals]
     offsets = sum(value for value, each in zip(values, holding.collaterals, strict=True) if each.offsets_risk)
-    pnl = _scenario_pnl(holding, risk, offsets)
-    basis = _basis(holding, risk)
+    pnl = _scenario_pnl(holding, sums, offsets)
+    basis = _basis(holding, sums)
     worst = min(basis, *pnl)
-    mark = (holding.unrealised * unit + risk.mark + sum(values)) // unit
-    contingencies = _contingencies(holding, values, unit)
-    im_factor = p.im_factor + mul(max(p.peg_threshold - stable_price, 0), p.peg_factor)
+    mark = (holding.unrealised * unit + sum([each.mark for each in sums]) + sum(values)) // unit
+    contingencies = _contingencies(holding, sums, values, unit)
     kept = mark - contingencies.maintenance
+    factor = initial_factor(p, stable_price)
     return UnderlyingMargin(
-        initial_margin=(worst * im_factor >> BITS) // unit - contingencies.initial + kept,
+        initial_margin=(worst * factor >> BITS) // unit - contingencies.initial + kept,
         maintenance_margin=(worst * p.mm_factor >> BITS) // unit + kept,
         mark_to_market=mark,
         scenario_pnl=tuple(each // unit for each in pnl),
@@ -183,135 +161,95 @@ def underlying_margin(holding: UnderlyingHolding, stable_price: int, lot: int) -
     )
 
 
-def option_risk(grid: Grid, expiries: Sequence[ExpiryHolding]) -> OptionRisk:
-    """Of expiries that hold options."""
-    sizes = [0]
-    for each in expiries:
-        sizes += each.amounts
-    put_strikes = [_put_strikes(each) for each in expiries]
-    forward = max([each.expiry.forward for each in expiries], default=0)
-    strikes = max(map(abs, put_strikes), default=0)
-    small = max(sizes) < LANE_INPUT and min(sizes) > -LANE_INPUT and len(sizes) <= MAX_POSITIONS + 1
-    if small and forward < LANE_INPUT and strikes < LANE_STRIKES:
-        return lane_risk(grid, expiries, put_strikes)
-    return plain_risk(grid, expiries, put_strikes)
+def initial_factor(p: MarginParameters, stable_price: int) -> int:
+    """What the worst loss counts in initial margin: more when the collateral has lost its peg."""
+    return p.im_factor + mul(max(p.peg_threshold - stable_price, 0), p.peg_factor)
 
 
-def plain_risk(grid: Grid, expiries: Sequence[ExpiryHolding], put_strikes: Sequence[int]) -> OptionRisk:
-    """The definition, with integers of any size."""
-    marks, basis_moves, shocked = [], [], []
-    for holding, strikes in zip(expiries, put_strikes, strict=True):
-        expiry = holding.expiry
-        columns = zip(*(option.values for option in holding.options), strict=True)
-        sums = [sum(map(product, holding.amounts, column)) for column in columns]
-        worth = [expiry.forward * each + (strikes << BITS) for each in sums]
-        mark, up, down = (
-            worth[place] * expiry.discount >> BITS for place in (grid.mark, grid.basis_up, grid.basis_down)
-        )
-        marks.append(mark)
-        basis_moves.append((up - mark, down - mark))
-        shocked.append([each * (expiry.long_factor if each >= 0 else expiry.short_factor) for each in worth])
-    pnl = []
-    for place, point in enumerate(grid.points):
-        moved = [row[place] for row in shocked]
-        if point.vol in SKEWS:
-            pnl.append(-sum(abs((each >> BITS) - mark) for each, mark in zip(moved, marks, strict=True)))
-        else:
-            pnl.append((sum(moved) >> BITS) - sum(marks))
-    return OptionRisk(sum(marks), basis_moves, pnl)
-
-
-def lane_risk(grid: Grid, expiries: Sequence[ExpiryHolding], put_strikes: Sequence[int]) -> OptionRisk:
-    """`plain_risk` with all points of an option in one integer.
-
-    For at most MAX_POSITIONS options within LANE_INPUT and LANE_STRIKES: 2^7 2^50 2^61 of the sums times 2^50
-    of the forward and 2^63 of the factor are within the 2^239 of a lane.
-    """
+def option_pnl(grid: Grid, sums: Sequence[ExpirySums]) -> list[int]:
+    """Of all options of an underlying, by point, before damping."""
     lanes = make_lanes(len(grid.points))
-    skews = [place for place, point in enumerate(grid.points) if point.vol in SKEWS]
-    skew_pnl = [0] * len(skews)
-    marks, total, basis_moves = 0, 0, []
-    for holding, strikes in zip(expiries, put_strikes, strict=True):
-        expiry, discount = holding.expiry, holding.expiry.discount
-        worth = expiry.forward * sum(
-            map(product, holding.amounts, [option.row for option in holding.options])
-        )
-        worth += (strikes << BITS) * lanes.ones
-        lifted = worth + lanes.halves
-        mark = lane(lifted, grid.mark) * discount >> BITS
-        up = lane(lifted, grid.basis_up) * discount >> BITS
-        down = lane(lifted, grid.basis_down) * discount >> BITS
-        marks += mark
-        basis_moves.append((up - mark, down - mark))
-        gains = lanes.positive_part(lifted)
-        shocked = expiry.short_factor * worth + (expiry.long_factor - expiry.short_factor) * gains
-        total += shocked
-        lifted = shocked + lanes.halves
-        for number, place in enumerate(skews):
-            skew_pnl[number] -= abs((lane(lifted, place) >> BITS) - mark)
-    pnl = [(each >> BITS) - marks for each in lanes.unpack(total)]
-    for place, loss in zip(skews, skew_pnl, strict=True):
-        pnl[place] = loss
-    return OptionRisk(marks, basis_moves, pnl)
+    row = sum([each.row for each in sums])
+    moves = lanes.unpack(row) if row else [0] * len(grid.points)
+    for each in sums:
+        if each.values:
+            moves = [a + b for a, b in zip(moves, each.values, strict=True)]
+    pnl = [each >> BITS for each in moves]
+    for number, place in enumerate(grid.skews):
+        pnl[place] = sum([each.skews[number] for each in sums if each.skews])
+    return pnl
 
 
-def _put_strikes(holding: ExpiryHolding) -> int:
-    """Sum of amount times strike of the puts."""
-    return sum(map(product, holding.amounts, [option.put_strike for option in holding.options]))
-
-
-def _scenario_pnl(holding: UnderlyingHolding, risk: OptionRisk, offsets: int) -> list[int]:
-    """Grains, by scenario."""
+def _scenario_pnl(holding: UnderlyingHolding, sums: Sequence[ExpirySums], offsets: int) -> list[int]:
+    """Grains, by scenario. Of orders only what they lose counts."""
     grid = holding.grid
+    of_options = option_pnl(grid, sums)
+    pnl = [of_options[place] for place in grid.places]
+    if offsets:
+        pnl = [each + (offsets * move >> BITS) for each, move in zip(pnl, grid.moves, strict=True)]
     linear = sum([perp.amount * perp.price for perp in holding.perps])
-    pnl = [risk.pnl[place] for place in grid.places]
-    if linear or offsets:
-        pnl = [
-            each + linear * move + (offsets * move >> BITS)
-            for each, move in zip(pnl, grid.moves, strict=True)
-        ]
+    buys = sum([perp.buy * perp.price for perp in holding.perps])
+    sells = sum([perp.sell * perp.price for perp in holding.perps])
     for each in holding.expiries:
-        if each.future_amount:
-            future, live = each.future_amount * each.expiry.forward, each.expiry.live
+        forward, live = each.expiry.forward, each.expiry.live
+        if live == ONE:
+            linear += each.future_amount * forward
+            buys += each.future_buy * forward
+            sells += each.future_sell * forward
+        elif each.future_amount or each.future_buy or each.future_sell:
             moves = [shocked_forward(live, scenario.spot) - ONE for scenario in grid.parameters.scenarios]
-            pnl = [before + future * move for before, move in zip(pnl, moves, strict=True)]
+            future = each.future_amount * forward, each.future_buy * forward, each.future_sell * forward
+            pnl = [before + _linear_pnl(move, *future) for before, move in zip(pnl, moves, strict=True)]
+    if linear or buys or sells:
+        pnl = [
+            before + _linear_pnl(move, linear, buys, sells)
+            for before, move in zip(pnl, grid.moves, strict=True)
+        ]
     return [each * damp >> BITS for each, damp in zip(pnl, grid.damps, strict=True)]
 
 
-def _basis(holding: UnderlyingHolding, risk: OptionRisk) -> int:
+def _linear_pnl(move: int, held: int, buys: int, sells: int) -> int:
+    """Of notionals when their price moves."""
+    return (held - sells if move > 0 else held + buys) * move
+
+
+def _basis(holding: UnderlyingHolding, sums: Sequence[ExpirySums]) -> int:
     """Grains, not above 0: what each expiry loses when its forward alone moves, by its weight."""
-    grid, total, option_moves = holding.grid, 0, iter(risk.basis_moves)
-    for each in holding.expiries:
-        up, down = next(option_moves) if each.options else (0, 0)
-        if each.future_amount:
-            future, forwards = each.future_amount * each.expiry.forward, each.expiry.forwards
-            up += future * (forwards[grid.basis_up] - ONE)
-            down += future * (forwards[grid.basis_down] - ONE)
+    grid, total = holding.grid, 0
+    for each, options in zip(holding.expiries, sums, strict=True):
+        up, down = options.up, options.down
+        if each.future_amount or each.future_buy or each.future_sell:
+            forward, forwards = each.expiry.forward, each.expiry.forwards
+            future = each.future_amount * forward, each.future_buy * forward, each.future_sell * forward
+            up += _linear_pnl(forwards[grid.basis_up] - ONE, *future)
+            down += _linear_pnl(forwards[grid.basis_down] - ONE, *future)
         total += min(up, down, 0) * each.expiry.basis_weight >> BITS
     return total
 
 
-def _contingencies(holding: UnderlyingHolding, values: list[int], unit: int) -> Contingencies:
+def _contingencies(
+    holding: UnderlyingHolding, sums: Sequence[ExpirySums], values: list[int], unit: int
+) -> Contingencies:
     """All of them, rounded up to the unit. `values` are the collaterals', in grains."""
     p, spot = holding.grid.parameters, holding.spot
-    confidence = min([holding.spot_confidence, *(perp.confidence for perp in holding.perps if perp.amount)])
-    linear = sum([abs(perp.amount) for perp in holding.perps])
-    linear_oracle = linear * _doubt(p, confidence)
+    amounts = [widest(perp.amount, perp.buy, perp.sell) for perp in holding.perps]
+    trusted = [perp.confidence for perp, amount in zip(holding.perps, amounts, strict=True) if amount]
+    confidence = min([holding.spot_confidence, *trusted])
+    linear = sum(amounts)
+    linear_oracle = linear * doubt(p, confidence)
     naked = option_oracle = 0
-    for each in holding.expiries:
-        if each.future_amount:
-            future = abs(each.future_amount)
+    for each, options in zip(holding.expiries, sums, strict=True):
+        future = widest(each.future_amount, each.future_buy, each.future_sell)
+        if future:
             linear += future
-            linear_oracle += future * _doubt(p, min(confidence, each.expiry.forward_confidence))
-        weakest = min(confidence, each.expiry.confidence)
-        if weakest < p.confidence_threshold:
-            option_oracle += sum(map(abs, each.amounts)) * _doubt(p, weakest)
-        naked += _naked_short(each)
+            linear_oracle += future * doubt(p, min(confidence, each.expiry.forward_confidence))
+        option_oracle += options.notional * doubt(p, min(confidence, each.expiry.confidence))
+        naked += options.naked
     collateral_mm = collateral_im = collateral_oracle = 0
     for value, asset in zip(values, holding.collaterals, strict=True):
         collateral_mm += value * asset.mm_haircut
         collateral_im += value * asset.im_haircut
-        collateral_oracle += value * _doubt(p, min(asset.confidence, holding.spot_confidence))
+        collateral_oracle += value * doubt(p, min(asset.confidence, holding.spot_confidence))
     linear *= spot
     naked *= spot
     fine = unit << BITS
@@ -328,17 +266,6 @@ def _contingencies(holding: UnderlyingHolding, values: list[int], unit: int) -> 
     )
 
 
-def _doubt(p: MarginParameters, confidence: int) -> int:
+def doubt(p: MarginParameters, confidence: int) -> int:
     """The share of a notional that initial margin adds because a price is not trusted."""
     return mul(ONE - confidence, p.confidence_margin) if confidence < p.confidence_threshold else 0
-
-
-def _naked_short(holding: ExpiryHolding) -> int:
-    """Short amount per strike that no option of the same strike covers, summed."""
-    if min(holding.amounts, default=0) >= 0:
-        return 0
-    strikes = [option.strike for option in holding.options]
-    by_strike = dict.fromkeys(strikes, 0)
-    for strike, amount in zip(strikes, holding.amounts, strict=True):
-        by_strike[strike] += amount
-    return -sum([amount for amount in by_strike.values() if amount < 0])

@@ -129,6 +129,8 @@ class Grid:
     """Shocked forwards by point, while nothing of the settlement average is fixed."""
     logs: tuple[int, ...]
     """ln of `spots`."""
+    skews: tuple[int, ...]
+    """Points that are skews."""
 
 
 def make_grid(parameters: MarginParameters) -> Grid:
@@ -141,7 +143,8 @@ def make_grid(parameters: MarginParameters) -> Grid:
     moves = tuple(scenario.spot - ONE for scenario in parameters.scenarios)
     damps = tuple(scenario.damp for scenario in parameters.scenarios)
     spots = tuple(point.spot for point in points)
-    return Grid(parameters, points, mark, up, down, tuple(places), moves, damps, spots, _logs(spots))
+    skews = tuple(place for place, point in enumerate(points) if point.vol in SKEWS)
+    return Grid(parameters, points, mark, up, down, tuple(places), moves, damps, spots, _logs(spots), skews)
 
 
 def _logs(forwards: tuple[int, ...]) -> tuple[int, ...]:
@@ -160,6 +163,8 @@ class ExpiryMarket(NamedTuple):
     forward_confidence: int = ONE
     rate_confidence: int = ONE
     vol_confidence: int = ONE
+    live: int | None = None
+    """The part of the forward that can still move; None: by the time, as if the average went with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ class Expiry:
     root: int
     """sqrt(years)."""
     live: int
-    """The part of the settlement average that is still open."""
+    """The part of the forward that moves with the spot."""
     discount: int
     vol_up: int
     vol_down: int
@@ -207,7 +212,7 @@ def make_expiry(market: ExpiryMarket, grid: Grid) -> Expiry:
     seconds_x56 = max(market.seconds_x56, 0)
     years_x112 = (seconds_x56 << BITS) // YEAR_S
     root = sqrt_x112(years_x112)
-    live = min(ratio(seconds_x56, SETTLEMENT_TWAP_S << BITS), ONE)
+    live = min(ratio(seconds_x56, SETTLEMENT_TWAP_S << BITS), ONE) if market.live is None else market.live
     rate = max(market.rate, 0)
     discount = max(exp(-_over(years_x112, rate)), 1)
     vol_up, vol_down = _vol_factors(p, seconds_x56)

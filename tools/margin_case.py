@@ -18,11 +18,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from state.expiry_sums import ExpiryHolding
 from state.fixed import ONE
 from state.margin_defaults import default_parameters
 from state.portfolio import (
     CollateralHolding,
-    ExpiryHolding,
     PerpHolding,
     PortfolioMargin,
     UnderlyingHolding,

@@ -13,16 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state import black76, fixed, lanes, vector_fixed
+from state.expiry_sums import ExpiryHolding, expiry_sums, lane_sums, plain_sums
 from state.fixed import MAX, ONE, TAIL
 from state.margin_defaults import default_parameters
 from state.portfolio import (
     CollateralHolding,
-    OptionRisk,
     PerpHolding,
     UnderlyingHolding,
-    lane_risk,
-    option_risk,
-    plain_risk,
     portfolio_margin,
 )
 from state.risk_array import make_risk_array
@@ -125,19 +122,31 @@ def test_lanes(values: list[int]) -> None:
     assert found.unpack(found.positive_part(lifted)) == [max(value, 0) for value in values]
 
 
+def with_orders(rng: random.Random, holding: ExpiryHolding) -> ExpiryHolding:
+    """Open orders in some of its options, up to twice the largest amount."""
+    limit = rng.choice([10**6, 2 * MAX_SIZE_ULOTS])
+    buys, sells = ([rng.choice([0, rng.randint(0, limit)]) for _ in holding.options] for _ in "bs")
+    return holding._replace(buys=buys, sells=sells)
+
+
+def assert_packed_is_plain(grid: Grid, holding: ExpiryHolding) -> None:
+    """iMARGIN_012."""
+    packed, plain = lane_sums(grid, holding, ()), plain_sums(grid, holding)
+    assert lanes.make_lanes(len(grid.points)).unpack(packed.row) == list(plain.values)
+    assert packed._replace(row=0, values=plain.values) == plain
+
+
 @settings(deadline=None, max_examples=60)
 @given(seeds)
 def test_packed_rows_give_the_definition(seed: int) -> None:
     rng = random.Random(seed)
     grid = rng.choice([GRID, random_grid(rng)])
     expiries = [random_expiry_holding(rng, rng.randint(1, 12), grid) for _ in range(rng.randint(0, 5))]
-    strikes = [
-        sum(amount * option.put_strike for option, amount in zip(each.options, each.amounts, strict=True))
-        for each in expiries
-    ]
-    plain: OptionRisk = plain_risk(grid, expiries, strikes)
-    assert lane_risk(grid, expiries, strikes) == plain
-    assert option_risk(grid, expiries) == plain
+    for holding in expiries:
+        if rng.random() < 0.7:
+            holding = with_orders(rng, holding)
+        assert_packed_is_plain(grid, holding)
+        assert expiry_sums(grid, holding) in (lane_sums(grid, holding, ()), plain_sums(grid, holding))
 
 
 def test_packed_rows_at_the_extremes() -> None:
@@ -158,9 +167,9 @@ def test_packed_rows_at_the_extremes() -> None:
             holding = random_expiry_holding(rng, 0, grid)._replace(
                 expiry=expiry, options=[array] * 128, amounts=[amount] * 128
             )
-            strikes = [128 * amount * array.put_strike]
-            risk = lane_risk(grid, [holding], strikes)
-            assert risk == plain_risk(grid, [holding], strikes)
+            assert_packed_is_plain(grid, holding)
+            orders = holding._replace(buys=[2 * MAX_SIZE_ULOTS] * 128, sells=[2 * MAX_SIZE_ULOTS] * 128)
+            assert_packed_is_plain(grid, orders)
             widest_product = max(map(abs, array.values)) * 128 * abs(amount) * MAX_PRICE_UUSD * MAX
             assert widest_product.bit_length() < lanes.LANE_BITS < CONTRACT_BITS
 

@@ -93,7 +93,7 @@ def test_random_cases_in_the_exchange_s_units(kind: str, monkeypatch: pytest.Mon
     module = reference()
     monkeypatch.setattr("tools.margin_case.UNIT", 10**6)
     monkeypatch.setattr("tools.margin_case.LOT", 10**6)
-    monkeypatch.setattr("state.portfolio.plain_risk", None)
+    monkeypatch.setattr("state.expiry_sums.plain_sums", None)
     for seed in range(15):
         case = rounded(random_case(random.Random(f"units {kind} {seed}"), kind, module.DEFAULT_PARAMETERS))
         for expiry in case["expiries"]:

@@ -7,11 +7,11 @@ from decimal import Decimal, localcontext
 
 import pytest
 
+from state.expiry_sums import ExpiryHolding
 from state.fixed import MAX, ONE
 from state.margin_defaults import default_parameters
 from state.portfolio import (
     CollateralHolding,
-    ExpiryHolding,
     PerpHolding,
     UnderlyingHolding,
     UnderlyingMargin,

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from state import black76, fixed, svi
+from state.expiry_sums import ExpiryHolding
 from state.fixed import MAX, ONE
 from state.margin_defaults import default_parameters
 from state.portfolio import (
     CollateralHolding,
-    ExpiryHolding,
     PerpHolding,
     UnderlyingHolding,
     portfolio_margin,
@@ -154,14 +154,14 @@ def portfolio() -> dict[str, Any]:
         "parameters": {name: strings(getattr(parameters, name)) for name in flat},
         "scenarios": strings(parameters.scenarios),
         "points": strings(grid.points),
-        "markets": strings(markets),
+        "markets": strings([market[:-1] for market in markets]),
         "expiries": [named(expiry) for expiry in expiries],
         "options": strings(options),
         "values": strings([[array.values for array in each] for each in arrays]),
         "amounts": strings(amounts),
         "futures": strings(futures),
         "spot": strings([holding.spot, holding.spot_confidence, holding.unrealised]),
-        "perps": strings(holding.perps),
+        "perps": strings([perp[:3] for perp in holding.perps]),
         "collaterals": strings(holding.collaterals),
         "cash_and_stable_price": strings([50_000 * USD, x56("0.98")]),
         "initial_margin": strings(margin.initial_margin),
