@@ -8,6 +8,7 @@ messages through the Inbox, so that a verifier learns them from L1 like everythi
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from state.block import MessageKind
 from state.hashing import keccak
 from state.leaves import Instrument, Parameters, Publishers, Series
 from state.messages import SERIES_BYTES
+from state.units import MAX_NAME_BYTES
 
 LARGEST_DEPOSIT_CAP = 4 * 10**18
 
@@ -230,6 +232,15 @@ def set_parameters(parameters: Parameters) -> tuple[int, bytes]:
 def set_publishers(quorum: int, addresses: Sequence[bytes]) -> tuple[int, bytes]:
     """The message that names the oracle's publishers."""
     return MessageKind.SET_PUBLISHERS, Publishers(quorum, tuple(addresses)).encode()
+
+
+def set_feed(kind: int, name: str, heartbeat_ms: int = 0, deviation_ppm: int = 0) -> tuple[int, bytes]:
+    """The message that sets a feed's terms (0: the venue's), and makes it if it is not there.
+
+    `kind` is an `oracle.FeedKind`.
+    """
+    padded = name.encode("ascii").ljust(MAX_NAME_BYTES, b"\0")
+    return MessageKind.SET_FEED, struct.pack(">B31sII", kind, padded, heartbeat_ms, deviation_ppm)
 
 
 async def govern(governor: Sender, inbox: bytes, messages: Sequence[tuple[int, bytes]]) -> list[L1Receipt]:

@@ -44,6 +44,8 @@ class PublisherSection:
     """The node's JSON-RPC URL."""
     interval_ms: int = 1_000
     """Between two reports. Publishers of one network should agree."""
+    surface_interval_ms: int = 5_000
+    """Between two reports with rates and surfaces, which have the most bytes; a multiple of the above."""
     max_age_s: float = 10.0
     """Values older than this are left out of a report."""
     perpetuals: bool = True
@@ -58,6 +60,10 @@ class PublisherSection:
     def __post_init__(self) -> None:
         if self.interval_ms < 10:
             raise ValueError(f"interval_ms: must be at least 10, got {self.interval_ms}")
+        if self.surface_interval_ms <= 0 or self.surface_interval_ms % self.interval_ms:
+            raise ValueError(
+                f"surface_interval_ms: not a multiple of interval_ms: {self.surface_interval_ms}"
+            )
         if not self.max_age_s > 0:
             raise ValueError(f"max_age_s: must be above 0, got {self.max_age_s}")
 
@@ -123,8 +129,10 @@ class OraclePublisher:
         if self._known == NO_FEEDS or tick_ms - self._looked_ms > 1_000 * LOOK_S:
             self._known = await self._ask_feeds(reading)
             self._looked_ms = tick_ms
-        max_age_ms = self._section.max_age_s * 1_000
-        report, problems = report_of(reading, self._known, tick_ms, max_age_ms, self._section.perpetuals)
+        known, max_age_ms = self._known, self._section.max_age_s * 1_000
+        if tick_ms % self._section.surface_interval_ms:
+            known = known._replace(rates=frozenset(), surfaces=frozenset())
+        report, problems = report_of(reading, known, tick_ms, max_age_ms, self._section.perpetuals)
         for problem in problems:
             self._log.debug("left out", reason=problem)
         if not (report.prices or report.rates or report.surfaces):

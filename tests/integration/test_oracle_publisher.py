@@ -41,6 +41,7 @@ expiries = [{{ at = {WHEN.isoformat()}, volatility = 0.6, rate = 0.04 }}]
 
 [publisher]
 interval_ms = 100
+surface_interval_ms = 200
 """
 
 
@@ -119,6 +120,7 @@ async def test_three_publishers_keep_all_feeds_fresh(tmp_path: Path) -> None:
     variance_pico = dated["surface"]["a_pico"] * 365 * 86_400 / dated["surface"]["tau_s"]
     assert variance_pico == pytest.approx(0.36e12, rel=1e-6)
     assert all(each["price"]["fresh"] for each in (index, mark, stable, dated))
+    assert index["price"]["version"] > dated["surface"]["version"]
     assert min(publisher.sent for publisher in publishers) >= 3
 
 
@@ -135,8 +137,8 @@ async def until_logged(process: trio.Process, text: bytes) -> None:
 async def test_a_publisher_of_another_rollup_stops(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, NodeClient(f"http://127.0.0.1:{node.node.port}") as client:
         for section in (
-            PublisherSection(interval_ms=10, chain_id=1),
-            PublisherSection(interval_ms=10, rollup="0x" + "11" * 20),
+            PublisherSection(interval_ms=10, surface_interval_ms=10, chain_id=1),
+            PublisherSection(interval_ms=10, surface_interval_ms=10, rollup="0x" + "11" * 20),
         ):
             source = open_source(load(OracleConfig, write_config(tmp_path), {}), wall_clock_ms())
             publisher = OraclePublisher(
@@ -157,7 +159,11 @@ async def test_a_node_that_is_away_is_waited_for(tmp_path: Path) -> None:
     source = open_source(load(OracleConfig, write_config(tmp_path), {}), wall_clock_ms())
     async with NodeClient("http://127.0.0.1:9") as client:
         publisher = OraclePublisher(
-            source, SecretKey(PUBLISHER_SECRETS[0]), client, PublisherSection(interval_ms=10), wall_clock_ms
+            source,
+            SecretKey(PUBLISHER_SECRETS[0]),
+            client,
+            PublisherSection(interval_ms=10, surface_interval_ms=10),
+            wall_clock_ms,
         )
         with trio.move_on_after(0.3) as scope:
             await publisher.run()

@@ -7,6 +7,7 @@ from struct import pack
 import pytest
 from msgspec.structs import replace
 
+from l1_bridge.deploy import set_feed as set_feed_message
 from state.actions import OracleReport, Rate, SurfaceReport
 from state.block import L1Message, MessageKind
 from state.errors import RejectCode, Rejected
@@ -183,6 +184,13 @@ def test_what_is_just_inside_the_deviation_is_taken(exchange: Exchange) -> None:
 
 
 # SET_FEED
+
+
+def test_the_governors_message_is_what_the_exchange_reads(exchange: Exchange) -> None:
+    kind, payload = set_feed_message(1, NAME, 7_000, 9)
+    assert exchange.messages(L1Message(kind, VAULT, 0, payload)).messages[0].code == 0
+    rate: RateFeed = exchange.view.get(name_key(RATE, NAME))
+    assert (rate.heartbeat_ms, rate.deviation_ppm, rate.version, rate.expiry) == (7_000, 9, 1, 1)
 
 
 def test_set_feed_makes_a_feed_and_sets_its_terms(exchange: Exchange) -> None:
