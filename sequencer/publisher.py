@@ -3,9 +3,10 @@
 | channel | when | what |
 |---|---|---|
 | `blocks` | a block is durable | header, hash, signature, counts |
+| `instruments` | a block is durable | instruments and expiries that were listed, settled or delisted in it |
 | `batches` | a batch is committed | number, root, blocks, bytes |
 | `trades.{instrument}` | a block is durable | its trades, as `public/get_last_trades_by_instrument` |
-| `account.{id}` | a block is durable | the account's orders and fills in it, and its money after it |
+| `account.{id}` | a block is durable | the account's orders, fills and settlements, and its money after it |
 | `book.{instrument}.100ms` | every 100 ms | snapshot first, then changed levels, as Deribit |
 | `ticker.{instrument}` | every 100 ms, if it changed | as `public/ticker`; snapshot first |
 
@@ -30,12 +31,13 @@ from sequencer.markets import Listed
 from sequencer.receipts import END_NAMES, SIDE_NAMES, hex_of, wallet_signature
 from sequencer.sealer import Sealed
 from state import keys
-from state.block import BlockResult
+from state.block import BlockResult, LifeChange
 from state.margin import margin
 from state.store_records import StoredBatch
 
 TICK_S = 0.1
 SNAPSHOT_DEPTH = 1_000
+LIFE_NAMES = tuple(change.name.lower().replace("_", "-") for change in LifeChange)
 
 BookLevel = tuple[str, float, float]
 """("new" | "change" | "delete", price, amount)"""
@@ -76,7 +78,7 @@ class Publisher:
     def open_channel(self, name: str) -> Snapshot | None:
         """Checks a channel's name (feed.py's `OpenChannel`). Raises RpcError UNKNOWN_CHANNEL."""
         kind, _, rest = name.partition(".")
-        if name in ("blocks", "batches"):
+        if name in ("blocks", "batches", "instruments"):
             return None
         if kind == "account" and rest.isascii() and rest.isdigit() and len(rest) < 20:
             account = int(rest)
@@ -101,6 +103,8 @@ class Publisher:
             feed.publish("blocks", self._block_message(sealed))
         if result.trades:
             self._publish_trades(result)
+        if result.life and feed.is_wanted("instruments"):
+            self._publish_life(result)
         if self._accounts:
             wanted = self._accounts.intersection(result.accounts)
             for account in wanted:
@@ -142,7 +146,7 @@ class Publisher:
             by_market[trade.market].append(trade)
         header = result.header
         for market, trades in by_market.items():
-            name = self._context.machine.markets.name_of(market)
+            name = self._context.machine.markets.past_name_of(market)
             channel = f"trades.{name}"
             if self._feed.is_wanted(channel):
                 views = [
@@ -151,12 +155,29 @@ class Publisher:
                 ]
                 self._feed.publish(channel, views)
 
+    def _publish_life(self, result: BlockResult) -> None:
+        names = self._context.machine.markets.past_name_of
+        events = [
+            {
+                "change": LIFE_NAMES[event.change],
+                "instrument_name": names(event.market) if event.market else None,
+                "expiry": event.expiry,
+                "price_uusd": event.price_uusd or None,
+            }
+            for event in result.life
+            if event.change != LifeChange.POSITION_SETTLED
+        ]
+        if events:
+            header = result.header
+            message = {"block_number": header.number, "timestamp_ms": header.timestamp_ms, "events": events}
+            self._feed.publish("instruments", message)
+
     def _publish_account(self, account: int, result: BlockResult) -> None:
         channel = f"account.{account}"
         if not self._feed.is_wanted(channel):
             self._accounts.discard(account)
             return
-        names = self._context.machine.markets.name_of
+        names = self._context.machine.markets.past_name_of
         orders = [
             {
                 "instrument_name": names(event.market),
@@ -191,6 +212,16 @@ class Publisher:
             "timestamp_ms": header.timestamp_ms,
             "orders": orders,
             "fills": fills,
+            "settlements": [
+                {
+                    "instrument_name": names(event.market),
+                    "size_ulots": event.size_ulots,
+                    "price_uusd": event.price_uusd,
+                    "cash_uusd": event.amount_uusd,
+                }
+                for event in result.life
+                if event.account == account
+            ],
             **self._account_money(account),
         }
         self._feed.publish(channel, message)
