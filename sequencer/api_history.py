@@ -22,7 +22,7 @@ from msgspec import Meta
 from sequencer.api_context import ApiContext
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.history import AFTER_ALL, Page, Place, Query, Stream
-from sequencer.history_events import Money, MoneyRecord, OrderChange, OrderRecord, Record, TradeRecord
+from sequencer.history_events import Money, OrderChange, OrderRecord, Record, TradeRecord
 from sequencer.jsonrpc import Context, Method
 from sequencer.receipts import END_NAMES, SIDE_NAMES, hex_of
 from state import keys
@@ -40,7 +40,6 @@ _TIMES_IN_FORCE = {
     OrderKind.MARKET: "immediate_or_cancel",
 }
 _CHANGES = {int(change): change.name.lower() for change in OrderChange}
-_MONEY = {int(kind): kind.name.lower() for kind in Money}
 _ID = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,9})")
 
 Entry = TypeVar("Entry")
@@ -121,9 +120,9 @@ class LogEntry(msgspec.Struct, frozen=True):
     """One change of an account's cash; null is what does not apply.
 
     `type` is deposit, withdrawal, transfer, trade (realised profit, less `commission` and the funding due),
-    settlement, or inclusion_fee (of all transactions of the account in the block; `transactions` counts
-    them). All changes of an account add up to its cash. `size_ulots` is what was bought (below zero: sold),
-    or the position that was settled.
+    settlement, or inclusion_fee of a `transaction`. All changes of an account add up to its cash; those of an
+    instrument are only its trades and settlements. `size_ulots` is what was bought (below zero: sold), or the
+    position that was settled.
     """
 
     id: str
@@ -131,19 +130,18 @@ class LogEntry(msgspec.Struct, frozen=True):
     block_number: int
     type: str
     change: float
-    commission: float | None
     currency: str
     change_uusd: int
-    commission_uusd: int | None
-    instrument_name: str | None
-    price_uusd: int | None
-    size_ulots: int | None
-    trade_seq: int | None
-    order_id: int | None
-    other_account: int | None
-    withdrawal: int | None
-    transactions: int | None
-    transaction: str | None
+    commission: float | None = None
+    commission_uusd: int | None = None
+    instrument_name: str | None = None
+    price_uusd: int | None = None
+    size_ulots: int | None = None
+    trade_seq: int | None = None
+    order_id: int | None = None
+    other_account: int | None = None
+    withdrawal: int | None = None
+    transaction: str | None = None
 
 
 class HistoryPage(msgspec.Struct, Generic[Entry], frozen=True):
@@ -218,13 +216,16 @@ class HistoryApi:
         return await self._page(params, (Stream.TRADES,), self._trade)
 
     async def _get_log(self, params: HistoryParams, _context: Context) -> HistoryPage[LogEntry]:
-        return await self._page(params, (Stream.TRADES, Stream.MONEY), self._log)
+        of_instruments = Stream.TRADES, Stream.MONEY
+        streams = of_instruments if params.instrument is not None else (Stream.ORDERS, *of_instruments)
+        return await self._page(params, streams, self._log, _changes_cash)
 
     async def _page(
         self,
         params: HistoryParams,
         streams: tuple[Stream, ...],
         view: Callable[[int, Place, Any], Entry],
+        wanted: Callable[[Record], bool] = lambda _: True,
     ) -> HistoryPage[Entry]:
         account = params.account
         if account > keys.MAX_U64 or self._context.machine.view.get(keys.account_key(account)) is None:
@@ -233,17 +234,21 @@ class HistoryApi:
         newest_first = params.sorting == "desc"
 
         def read() -> HistoryPage[Entry]:
-            history = self._context.history
-            markets = None
+            is_wanted = wanted
             if params.instrument is not None:
-                markets = history.markets_of(params.instrument)
-                if not markets:
-                    data = {"instrument_name": params.instrument}
-                    raise RpcError(ErrorCode.NOT_FOUND, "there is no such instrument", data)
-            page = history.page(Query(account, streams, low, high, newest_first, markets, params.limit))
+                is_wanted = self._of_instrument(params.instrument)
+            query = Query(account, streams, low, high, newest_first, is_wanted, params.limit)
+            page = self._context.history.page(query)
             return _answer(page, [view(account, *placed) for placed in page.records])
 
         return await trio.to_thread.run_sync(read, limiter=self._context.reads)
+
+    def _of_instrument(self, name: str) -> Callable[[Record], bool]:
+        """Whether a record is about the instrument. Raises RpcError NOT_FOUND."""
+        markets = self._context.history.markets_of(name)
+        if not markets:
+            raise RpcError(ErrorCode.NOT_FOUND, "there is no such instrument", {"instrument_name": name})
+        return lambda record: record.market in markets
 
     def _order(self, _account: int, place: Place, record: OrderRecord) -> OrderEntry:
         kind = record.kind if record.kind >= 0 else None
@@ -301,27 +306,29 @@ class HistoryApi:
     def _log(self, account: int, place: Place, record: Record) -> LogEntry:
         if isinstance(record, TradeRecord):
             return self._log_trade(account, place, record)
-        assert isinstance(record, MoneyRecord)
-        is_position = record.market != 0
+        if isinstance(record, OrderRecord):
+            return self._log_money(place, Money.INCLUSION_FEE, -record.fee_uusd, record.transaction)
+        kind, is_position = Money(record.kind), record.market != 0
+        found = self._log_money(place, kind, record.change_uusd, record.transaction)
+        return msgspec.structs.replace(
+            found,
+            instrument_name=self._name_of(record.market) if is_position else None,
+            price_uusd=record.price_uusd if is_position else None,
+            size_ulots=record.size_ulots if is_position else None,
+            other_account=record.other_account or None,
+            withdrawal=record.withdrawal or None,
+        )
+
+    def _log_money(self, place: Place, kind: Money, change_uusd: int, transaction: bytes) -> LogEntry:
         return LogEntry(
             id=id_of(place),
             timestamp=place.timestamp_ms,
             block_number=place.block,
-            type=_MONEY[record.kind],
-            change=record.change_uusd / MILLION,
-            commission=None,
+            type=kind.name.lower(),
+            change=change_uusd / MILLION,
             currency=USD,
-            change_uusd=record.change_uusd,
-            commission_uusd=None,
-            instrument_name=self._name_of(record.market),
-            price_uusd=record.price_uusd if is_position else None,
-            size_ulots=record.size_ulots if is_position else None,
-            trade_seq=None,
-            order_id=None,
-            other_account=record.other_account or None,
-            withdrawal=record.withdrawal or None,
-            transactions=record.transactions or None,
-            transaction=hex_of(record.transaction) if record.transaction else None,
+            change_uusd=change_uusd,
+            transaction=hex_of(transaction) if transaction else None,
         )
 
     def _log_trade(self, account: int, place: Place, record: TradeRecord) -> LogEntry:
@@ -344,10 +351,6 @@ class HistoryApi:
             size_ulots=-record.size_ulots if is_sale else record.size_ulots,
             trade_seq=record.number,
             order_id=record.maker_order_id if is_maker else record.taker_order_id,
-            other_account=None,
-            withdrawal=None,
-            transactions=None,
-            transaction=None,
         )
 
 
@@ -366,6 +369,11 @@ def _bounds(params: HistoryParams) -> tuple[Place, Place]:
 
 def _answer(page: Page, entries: Sequence[Entry]) -> HistoryPage[Entry]:
     return HistoryPage(list(entries), id_of(page.last) if page.last else None, page.kept_from_ms)
+
+
+def _changes_cash(record: Record) -> bool:
+    """Whether the log has an entry for it: of an action's records on orders, one bears its fee."""
+    return type(record) is not OrderRecord or record.fee_uusd != 0
 
 
 def _state_of(record: OrderRecord) -> str:

@@ -50,8 +50,7 @@ COLUMNS = {
     ),
     Kind.LOG: (
         "id", "timestamp", "block_number", "type", "change_uusd", "commission_uusd", "instrument_name",
-        "price_uusd", "size_ulots", "trade_seq", "order_id", "other_account", "withdrawal", "transactions",
-        "transaction",
+        "price_uusd", "size_ulots", "trade_seq", "order_id", "other_account", "withdrawal", "transaction",
     ),
 }  # fmt: skip
 """Of the CSV files, by the API's names; what does not apply is empty."""

@@ -111,14 +111,14 @@ class BatchRows(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a page is asked for: records with low <= place < high, of these markets (None: any)."""
+    """What a page is asked for: records with low <= place < high, those that are `wanted`."""
 
     account: int
     streams: tuple[Stream, ...]
     low: Place = FIRST
     high: Place = AFTER_ALL
     newest_first: bool = False
-    markets: frozenset[int] | None = None
+    wanted: Callable[[Record], bool] = lambda _: True
     limit: int = 100
 
 
@@ -229,7 +229,7 @@ class History:
             if len(records) == query.limit or looked_at == MAX_SCANNED:
                 return Page(records, last, self.kept_from_ms)
             last = place
-            if query.markets is None or record.market in query.markets:
+            if query.wanted(record):
                 records.append((place, record))
         return Page(records, None, self.kept_from_ms)
 

@@ -11,9 +11,12 @@ Three streams:
   and one for whatever happens later to an order that rests: fills, removals. A transaction that was refused
   as a whole is in no block, so not here.
 - trades: one record, filed under both accounts, with what it did to the cash of each.
-- money: what came in, went out or moved otherwise, fees for inclusion.
+- money: what came in, went out or moved otherwise.
 
-iHISTORY_003 An account's cash is the sum of the changes in its trades and its money.
+A transaction's fee for inclusion stands in the record of its first operation on an order, or else in one of
+money: most transactions have but one order, and one record is enough for them.
+
+iHISTORY_003 An account's cash is the sum of the changes in its trades and its money, less the fees.
 
 To add an event of money: a name in `Money`, and a line in the table of where it comes from
 (`_MESSAGE_MONEY`, `_ACTION_MONEY`, `_LIFE_MONEY`). To add an action that places, changes or cancels orders: a
@@ -121,6 +124,8 @@ class OrderRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Number of the trade that filled it while it rested."""
     transaction: bytes = b""
     """Hash of the account's own transaction that caused it; empty when another caused it."""
+    fee_uusd: int = 0
+    """For the inclusion of `transaction`."""
 
 
 class TradeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -150,8 +155,6 @@ class MoneyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     other_account: int = 0
     withdrawal: int = 0
     """Number of the withdrawal."""
-    transactions: int = 0
-    """How many transactions a fee is for."""
     market: int = 0
     size_ulots: int = 0
     price_uusd: int = 0
@@ -199,7 +202,17 @@ _LIFE_MONEY: dict[int, Money] = {LifeChange.POSITION_SETTLED: Money.SETTLEMENT}
 class BlockEvents:
     """One block's records by stream and account; `timestamp_ms` and `block` are theirs."""
 
-    __slots__ = ("_index", "_next_trade", "_trades", "block", "money", "orders", "timestamp_ms", "trades")
+    __slots__ = (
+        "_fee_uusd",
+        "_index",
+        "_next_trade",
+        "_trades",
+        "block",
+        "money",
+        "orders",
+        "timestamp_ms",
+        "trades",
+    )
 
     def __init__(self, executed: ExecutedBlock) -> None:
         result = executed.result
@@ -212,17 +225,18 @@ class BlockEvents:
         self._trades = _before_transactions(result)
         """Of the step that is being told; fills of resting orders come in the same order."""
         self._next_trade = 0
+        self._fee_uusd = 0
+        """Of the transaction that is being told, until a record has it."""
         for message, answer in zip(executed.messages, result.messages, strict=True):
             self._take_message(message, answer)
         for life in result.life:
             if life.change in _LIFE_MONEY:
                 kind, size, price = _LIFE_MONEY[life.change], life.size_ulots, life.price_uusd
-                self._moved(kind, life.account, life.amount_uusd, 0, 0, 0, life.market, size, price)
+                self._moved(kind, life.account, life.amount_uusd, 0, 0, life.market, size, price)
         self._take_trades(result.trades)
         start = result.order_ends[0]
         for event in result.orders[:start]:
             self._take_order_event(event, 0, b"")
-        fees: dict[int, list[int]] = defaultdict(list)
         ends = result.order_ends[1:]
         for transaction, outcome, end in zip(executed.transactions, result.results, ends, strict=True):
             events = result.orders[start:end]
@@ -234,13 +248,9 @@ class BlockEvents:
             payload = transaction.payload
             if type(payload) is SignedAction:
                 self._take_action(payload.action, outcome, events)
-                fees[payload.action.account].append(outcome.fee_uusd)
                 continue
             for event in events:
                 self._take_order_event(event, 0, b"")
-        for account, charged in fees.items():
-            if total := sum(charged):
-                self._moved(Money.INCLUSION_FEE, account, -total, 0, 0, len(charged))
 
     @property
     def markets(self) -> set[int]:
@@ -289,6 +299,7 @@ class BlockEvents:
 
     def _take_action(self, action: Action, outcome: TransactionResult, events: Sequence[OrderEvent]) -> None:
         kind = type(action)
+        self._fee_uusd = outcome.fee_uusd
         operations = _OPERATIONS.get(kind)
         if operations is not None:
             self._take_operations(
@@ -300,7 +311,9 @@ class BlockEvents:
         if kind in _ACTION_MONEY and not outcome.code:
             money, moved = _ACTION_MONEY[kind]
             for account, change_uusd, other, withdrawal in moved(action, outcome):
-                self._moved(money, account, change_uusd, other, withdrawal, 0, 0, 0, 0, outcome.hash)
+                self._moved(money, account, change_uusd, other, withdrawal, 0, 0, 0, outcome.hash)
+        if self._fee_uusd:
+            self._moved(Money.INCLUSION_FEE, action.account, -self._fee_uusd, 0, 0, 0, 0, 0, outcome.hash)
 
     def _take_operations(
         self,
@@ -377,8 +390,10 @@ class BlockEvents:
                 reduce_only,
                 0,
                 transaction,
+                self._fee_uusd,
             )
         )
+        self._fee_uusd = 0
 
     def _take_order_event(self, event: OrderEvent, actor: int, transaction: bytes) -> None:
         """A change of a resting order, in a transaction of `actor` (0: of nobody's)."""

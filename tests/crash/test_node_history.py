@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from sequencer.client import NodeClient
+from sequencer.client import NodeClient, NodeError
 from tests.crash.crowd import ARRAY, Crowd
 from tests.crash.node_process import Home, devnet_here, kill
 
@@ -45,6 +45,7 @@ async def receipts_of_all_blocks(client: NodeClient) -> list[Any]:
         numbers = range(start, min(start + ARRAY, last + 1))
         calls = [("straddle_getBlock", {"block": number, "receipts": True}) for number in numbers]
         for block in await client.call_many(calls):
+            assert not isinstance(block, NodeError), block.message
             found += block["receipts"]
     return found
 

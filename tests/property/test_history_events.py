@@ -54,6 +54,7 @@ class Run:
         events = BlockEvents(executed)
         for account, orders in events.orders.items():
             self.orders[account] += orders
+            self.changes[account] -= sum(order.fee_uusd for order in orders)
         for account, trades in events.trades.items():
             for trade in trades:
                 assert account in (trade.maker_account, trade.taker_account)
