@@ -164,14 +164,11 @@ def _add_expiry(view: StateView, underlying: bytes, expiry_s: int) -> int:
     view.put(expiry_of_key(underlying, expiry_s), ExpiryOf(number))
     view.put(due_key(expiry_s, Due.SETTLE, number), Marker(1))
     name = expiry_name(underlying.decode(), expiry_s)
-    forward: Feed | None = view.get(name_key(FEED, name))
-    if forward is None:
-        view.put(name_key(FEED, name), Feed(0, 0, 0, 0, expiry=number))
-    else:
-        forward.expiry = number
-        view.touch(name_key(FEED, name), forward)
-    view.put(name_key(RATE, name), RateFeed(0, 0, 0, 0, expiry=number))
-    view.put(name_key(SURFACE, name), Surface(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, expiry=number))
+    feed: Feed | RateFeed | Surface
+    for kind, empty in ((FEED, Feed()), (RATE, RateFeed()), (SURFACE, Surface())):
+        feed = view.get(name_key(kind, name)) or empty  # SetFeed may have made it
+        feed.expiry = number
+        view.put(name_key(kind, name), feed)
     view.put(pricing_key(number), Pricing())
     return number
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from l1_bridge.deploy import set_feed as set_feed_message
 from state.actions import OracleReport, Rate, SurfaceReport
 from state.block import L1Message, MessageKind
+from state.calendar import Rule, expiry_name, next_expiry_s
 from state.errors import RejectCode, Rejected
 from state.keys import FEED, RATE, SURFACE, name_key
 from state.leaves import Feed, RateFeed, Surface
@@ -28,6 +29,7 @@ from tests.dated import (
 )
 from tests.exchange_checks import must_reject
 from tools.exchange import VAULT, Exchange, standard_exchange
+from tools.option_exchange import make_due, send_message, series_message
 
 SMILE = SurfaceReport(NAME, 2 * 10**10, 10**11, -3 * 10**11, 2 * 10**10, 2 * 10**11, FORWARD, TAU_S, 900_000)
 
@@ -207,6 +209,18 @@ def test_set_feed_makes_a_feed_and_sets_its_terms(exchange: Exchange) -> None:
         assert exchange.view.get(name_key((RATE, SURFACE)[kind - 1], "X")) == leaf(
             heartbeat_ms=1, deviation_ppm=2
         )
+
+
+def test_an_expirys_feeds_may_have_their_terms_before_it_is_listed() -> None:
+    exchange = standard_exchange()
+    exchange.now_ms += 1
+    name = expiry_name("C1", next_expiry_s(Rule.WEEKLY, exchange.now_ms // 1_000))
+    exchange.messages(*(set_feed(kind, name, 5_000 + kind, 9) for kind in range(3)))
+    send_message(exchange, series_message("C1", rule=Rule.WEEKLY, ahead=1, strikes=1))
+    make_due(exchange)
+    for kind, (key_kind, leaf) in enumerate(((FEED, Feed), (RATE, RateFeed), (SURFACE, Surface))):
+        found = exchange.view.get(name_key(key_kind, name))
+        assert found == leaf(heartbeat_ms=5_000 + kind, deviation_ppm=9, expiry=1)
 
 
 def test_a_feeds_own_deviation_counts(exchange: Exchange) -> None:
