@@ -17,6 +17,7 @@ from state.keys import (
     SYSTEM_KEY,
     account_key,
     account_orders_prefix,
+    auction_key,
     dead_man_key,
     order_key,
     owner_account_key,
@@ -24,8 +25,9 @@ from state.keys import (
     withdrawal_key,
 )
 from state.leaves import Account, AccountOrder, Marker, Parameters, SessionKey, System, Withdrawal
-from state.margin import margin_with_cash
+from state.margin import withdrawable_uusd
 from state.orders import remove
+from state.trigger_book import sweep_triggers
 from state.units import (
     MAX_AMOUNT_UUSD,
     MAX_CASH_UUSD,
@@ -147,6 +149,8 @@ def check_leaving(
     view: StateView, block: BlockContext, number: int, cash_uusd: int, amount_uusd: int
 ) -> None:
     """Whether `amount` may leave an account of this cash. Raises Rejected."""
+    if view.get(auction_key(number)) is not None:
+        raise Rejected(RejectCode.ACCOUNT_IN_AUCTION, account=number)
     if amount_uusd == 0:
         raise Rejected(RejectCode.AMOUNT_ZERO)
     if amount_uusd > MAX_AMOUNT_UUSD:
@@ -156,19 +160,6 @@ def check_leaving(
     withdrawable = withdrawable_uusd(view, block, number, cash_uusd)
     if amount_uusd > withdrawable:
         raise Rejected(RejectCode.INSUFFICIENT_MARGIN, needed_uusd=amount_uusd, available_uusd=withdrawable)
-
-
-def withdrawable_uusd(view: StateView, block: BlockContext, number: int, cash_uusd: int) -> int:
-    """What may leave an account of this cash. Raises Rejected ORACLE_STALE if that rests on stale marks."""
-    parameters: Parameters = view.get(PARAMETERS_KEY)
-    found = margin_with_cash(view, number, cash_uusd)
-    if found.oldest_mark_ms + parameters.oracle_max_age_ms < block.timestamp_ms:
-        raise Rejected(
-            RejectCode.ORACLE_STALE,
-            oldest_ms=found.oldest_mark_ms,
-            max_age_ms=parameters.oracle_max_age_ms,
-        )
-    return found.withdrawable_uusd
 
 
 def withdraw(view: StateView, block: BlockContext, number: int, recipient: bytes, amount_uusd: int) -> int:
@@ -277,7 +268,7 @@ def set_switch(view: StateView, number: int, deadline_ms: int) -> None:
 def sweep(view: StateView, block: BlockContext, number: int, market: int, end: OrderEnd) -> tuple[int, bool]:
     """Cancels some of the account's orders, in one market or (0) in all.
 
-    Returns the size cancelled, and whether that were all.
+    Triggers go too, after orders. Returns the size cancelled, and whether that were all.
     """
     found = view.iterate_under(account_orders_prefix(number, market), SWEEP_ORDERS + 1)
     cancelled = 0
@@ -288,4 +279,5 @@ def sweep(view: StateView, block: BlockContext, number: int, market: int, end: O
         order = view.get(key)
         cancelled += order.size_ulots
         remove(view, block, key, order, end)
-    return cancelled, len(found) <= SWEEP_ORDERS
+    room = SWEEP_ORDERS - len(found)
+    return cancelled, room >= 0 and sweep_triggers(view, block, number, market, room, end)

@@ -44,6 +44,7 @@ class MessageKind(IntEnum):
     LIST_SERIES = 9
     LIST_STRIKES = 10
     SET_FEED = 11
+    SET_MARGIN = 12
     SET_LIQUIDATION = 16
 
 
@@ -97,6 +98,12 @@ class OrderEnd(IntEnum):
     DEAD_MAN = 9
     REPLACED = 10
     INSTRUMENT_EXPIRED = 11
+    PROTECTION = 12
+    """Its account's market-maker protection was set off."""
+    POSITION_CLOSED = 13
+    """Of a reduce-only trigger: the position that it was to reduce is gone."""
+    TRIGGERED = 14
+    """Of a trigger: it has fired."""
     LIQUIDATION = 20
     """Its account was put up for auction."""
 
@@ -118,6 +125,9 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     maker_change_uusd: int = 0
     """Of the maker's cash: realised profit, less fee and funding that was due."""
     taker_change_uusd: int = 0
+    block_trade: int = 0
+    """Of a leg of a block trade: the number of its first trade. Then `price_uusd` is rounded down from the
+    leg's amount, and the maker's order id is the nonce of the quote."""
 
 
 class OrderEvent(msgspec.Struct, frozen=True, gc=False):
@@ -134,6 +144,18 @@ class OrderEvent(msgspec.Struct, frozen=True, gc=False):
     """What is open now; 0 when the order is gone."""
     end: int
     """OrderEnd."""
+
+
+class TriggerEvent(msgspec.Struct, frozen=True, gc=False):
+    """A trigger was placed or is gone; what the order does that it places is told like any order's."""
+
+    account: int
+    market: int
+    order_id: int
+    end: int
+    """OrderEnd; OPEN when it was placed."""
+    code: int = 0
+    """RejectCode of the order that it was to place; 0 when that was good."""
 
 
 class LifeChange(IntEnum):
@@ -283,3 +305,4 @@ class BlockResult(msgspec.Struct, frozen=True):
     """Listings and settlements, in order; at most two a step of what was due or reported."""
     order_ends: tuple[int, ...] = ()
     """How many of `orders` there were before the first transaction, and after each one."""
+    triggers: tuple[TriggerEvent, ...] = ()

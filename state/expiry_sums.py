@@ -86,13 +86,19 @@ def expiry_sums(grid: Grid, holding: ExpiryHolding) -> ExpirySums:
     """Of all options of the holding."""
     if not holding.options:
         return NO_OPTIONS
-    strikes = [option.put_strike for option in holding.options]
-    sizes = [0, *map(abs, holding.amounts), *holding.buys, *holding.sells]
-    most = sum(sizes) * max(strikes)
-    small = max(sizes) < LANE_INPUT and len(holding.options) <= MAX_POSITIONS and most < LANE_STRIKES
-    if small and holding.expiry.forward < LANE_INPUT:
-        return lane_sums(grid, holding, ())
-    return plain_sums(grid, holding)
+    return lane_sums(grid, holding, ()) if is_small(holding) else plain_sums(grid, holding)
+
+
+def is_small(holding: ExpiryHolding) -> bool:
+    """Whether the numbers of its options are within the bounds of `lane_sums`."""
+    strike = max([option.put_strike for option in holding.options])
+    sizes = [*map(abs, holding.amounts), *holding.buys, *holding.sells]
+    return (
+        len(holding.options) <= MAX_POSITIONS
+        and max(sizes) < LANE_INPUT
+        and sum(sizes) * strike < LANE_STRIKES
+        and holding.expiry.forward < LANE_INPUT
+    )
 
 
 def plain_sums(grid: Grid, holding: ExpiryHolding) -> ExpirySums:

@@ -35,8 +35,19 @@ SERIES: Final = 0x15
 RATE: Final = 0x16
 SURFACE: Final = 0x17
 PRICING: Final = 0x18
+MARGIN: Final = 0x19
+PROTECTION: Final = 0x1A
+TRIGGER: Final = 0x1B
+ACCOUNT_TRIGGER: Final = 0x1C
 AUCTION: Final = 0x1D
+QUOTE_USED: Final = 0x1E
 LISTINGS: Final = 0x1F
+BLOCK_TRADE: Final = 0x20
+CLEANUP: Final = 0x21
+TRIGGER_COUNT: Final = 0x22
+MARKET_TRIGGER: Final = 0x23
+EXTRAS: Final = 0x24
+TRIGGER_QUEUE: Final = 0x25
 LIQUIDATION: Final = 0x28
 LIQUIDATIONS: Final = 0x29
 
@@ -68,6 +79,18 @@ _expiry_market = Struct(">BIBI22x").pack
 _expiry_stage_prefix = Struct(">BIB").pack
 _market_position = Struct(">BIQ19x").pack
 _due = Struct(">BQBQ14x").pack
+_protection = Struct(">BQ23s").pack
+_trigger = Struct(">B12sBQQ2x").pack
+_trigger_unpack = Struct(">B12sBQQ2x").unpack
+_scope_prefix = Struct(">B12sB").pack
+_mark_scope = Struct(">8xI").pack
+_account_trigger = Struct(">BQIBQ10x").pack
+_account_market_flag_prefix = Struct(">BQIB").pack
+_quote_used = Struct(">BQQQ7x").pack
+_market_trigger = Struct(">BIQQ11x").pack
+_trigger_queue = Struct(">BIQI15x").pack
+_cleanup_orders = Struct(">BBQ22s").pack
+_cleanup_triggers = Struct(">BBQI18x").pack
 
 
 def name_key(kind: int, name: str) -> bytes:
@@ -207,3 +230,104 @@ def series_key(series: int) -> bytes:
 
 def auction_key(account: int) -> bytes:
     return _account(AUCTION, account)
+
+
+extras_key: Callable[[int], bytes] = partial(_account, EXTRAS)
+"""Of an account's number."""
+
+
+def protection_key(account: int, underlying: bytes) -> bytes:
+    """`underlying`: a name of at most MAX_PROTECTED_BYTES; padding does not matter."""
+    return _protection(PROTECTION, account, underlying)
+
+
+def block_trade_key(trade: int) -> bytes:
+    """Of the number of its first trade."""
+    return _account(BLOCK_TRADE, trade)
+
+
+def quote_used_key(expiry_s: int, account: int, nonce: int) -> bytes:
+    return _quote_used(QUOTE_USED, expiry_s, account, nonce)
+
+
+def mark_scope(market: int) -> bytes:
+    """What triggers on the mark of a market are found under; no name begins with a zero."""
+    return _mark_scope(market)
+
+
+def index_scope(underlying: bytes) -> bytes:
+    """What triggers on an index are found under; a name of at most MAX_UNDERLYING_BYTES."""
+    return underlying.rstrip(b"\0").ljust(12, b"\0")
+
+
+def trigger_key(scope: bytes, below: int, trigger_uusd: int, sequence: int) -> bytes:
+    """`below`: 1 for triggers that fire at or below their price. The first under a scope and direction is the
+    next that fires."""
+    price = MAX_U64 - trigger_uusd if below else trigger_uusd
+    return _trigger(TRIGGER, scope, below, price, sequence)
+
+
+def triggers_prefix(scope: bytes, below: int) -> bytes:
+    return _scope_prefix(TRIGGER, scope, below)
+
+
+def parse_trigger_key(key: bytes) -> tuple[bytes, int, int]:
+    """(scope, below, trigger_uusd)."""
+    _, scope, below, price, _ = _trigger_unpack(key)
+    return scope, below, MAX_U64 - price if below else price
+
+
+def account_trigger_key(account: int, market: int, reduce_only: int, order_id: int) -> bytes:
+    return _account_trigger(ACCOUNT_TRIGGER, account, market, reduce_only, order_id)
+
+
+def account_triggers_prefix(account: int, market: int = 0) -> bytes:
+    """All triggers of the account, or those in one market."""
+    if market:
+        return _account_market_prefix(ACCOUNT_TRIGGER, account, market)
+    return _account_prefix(ACCOUNT_TRIGGER, account)
+
+
+def reducing_triggers_prefix(account: int, market: int) -> bytes:
+    """The account's reduce-only triggers in a market."""
+    return _account_market_flag_prefix(ACCOUNT_TRIGGER, account, market, 1)
+
+
+def market_trigger_key(market: int, account: int, order_id: int) -> bytes:
+    return _market_trigger(MARKET_TRIGGER, market, account, order_id)
+
+
+def market_triggers_prefix(market: int) -> bytes:
+    return _market_prefix(MARKET_TRIGGER, market)
+
+
+def parse_market_trigger(key: bytes) -> tuple[int, int]:
+    """(account, order id)."""
+    return int.from_bytes(key[5:13], "big"), int.from_bytes(key[13:21], "big")
+
+
+def trigger_count_key(market: int) -> bytes:
+    return _instrument(TRIGGER_COUNT, market)
+
+
+def trigger_queue_key(expiry: int, version: int, market: int) -> bytes:
+    return _trigger_queue(TRIGGER_QUEUE, expiry, version, market)
+
+
+def trigger_queue_prefix(expiry: int) -> bytes:
+    return _market_prefix(TRIGGER_QUEUE, expiry)
+
+
+def parse_trigger_queue(key: bytes) -> tuple[int, int]:
+    """(version, market)."""
+    return int.from_bytes(key[5:13], "big"), int.from_bytes(key[13:17], "big")
+
+
+def cleanup_orders_key(account: int, underlying: bytes) -> bytes:
+    """All orders of an account in an underlying are to go."""
+    return _cleanup_orders(CLEANUP, 0, account, underlying)
+
+
+def cleanup_triggers_key(account: int, market: int) -> bytes:
+    """The reduce-only triggers of an account in a market are to go."""
+    return _cleanup_triggers(CLEANUP, 1, account, market)

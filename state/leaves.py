@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from operator import attrgetter
 from struct import Struct
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Final, Protocol, Self, cast
 
 from state import keys
 
@@ -389,7 +389,7 @@ class MarketName(FixedLeaf):
 class Taker(FixedLeaf):
     """Registers of the order that is being placed; part of `Progress`, not a leaf of its own."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q I B B Q Q Q Q B Q B I")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q I B B Q Q Q Q B Q B I B")
 
     account: int = 0
     order_id: int = 0
@@ -408,6 +408,8 @@ class Taker(FixedLeaf):
     self_trade: int = 0
     makers: int = 0
     """Resting orders met so far: filled or removed."""
+    cleanup: int = 0
+    """1: its fills made something void, which is cancelled when it is done."""
 
 
 class Kind(IntEnum):
@@ -591,6 +593,101 @@ class Liquidations(FixedLeaf):
     next_auction: int = 1
 
 
+@dataclass
+class Extras(FixedLeaf):
+    """What an account has beyond orders; absent for most."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">I I")
+
+    triggers: int = 0
+    """Trigger leaves."""
+    protections: int = 0
+    """Protection leaves."""
+
+
+@dataclass
+class Protection(FixedLeaf):
+    """Market-maker protection of an account in an underlying (`protection`). A limit of 0 is none."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q Q Q q q Q")
+
+    interval_ms: int
+    frozen_ms: int
+    """How long a freeze lasts; 0: until it is reset."""
+    quantity_limit_ulots: int
+    delta_limit_ulots: int
+    vega_limit_uusd: int
+    started_ms: int = 0
+    """When the interval began that the next three count."""
+    quantity_ulots: int = 0
+    delta_ulots: int = 0
+    vega_uusd: int = 0
+    frozen_until_ms: int = 0
+    """Nothing may be placed before."""
+
+
+@dataclass
+class BlockTrade(FixedLeaf):
+    """What two parties agreed on when they traded, so that it can be proved (`blocks`)."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">32s 32s Q Q q Q")
+
+    terms_hash: bytes
+    legs_hash: bytes
+    """Of market, side, size and amount of each leg."""
+    maker: int
+    taker: int
+    net_uusd: int
+    """What the maker received."""
+    timestamp_ms: int
+
+
+@dataclass
+class Trigger(FixedLeaf):
+    """An order that waits for a price; which one is in its key."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q I B B Q Q B Q B")
+
+    account: int
+    order_id: int
+    """That the order will have."""
+    market: int
+    side: int
+    kind: int
+    """OrderKind."""
+    price_uusd: int
+    size_ulots: int
+    reduce_only: int
+    expiry_s: int
+    """Of the order; at or after it the trigger places nothing. 0: none."""
+    self_trade: int
+
+
+@dataclass
+class AccountTrigger(FixedLeaf):
+    """Finds an account's trigger."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">B B Q Q")
+
+    source: int
+    """TriggerSource."""
+    below: int
+    """1: fires at or below its price."""
+    trigger_uusd: int
+    sequence: int
+
+
+@dataclass
+class TriggerCount(FixedLeaf):
+    """How many triggers wait for the mark of a dated instrument."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">I Q")
+
+    triggers: int
+    version: int
+    """Of its expiry's Pricing when they were last looked at: where the market stands in the queue."""
+
+
 class Phase(IntEnum):
     """What a block is at."""
 
@@ -614,6 +711,10 @@ class Task(IntEnum):
     """The feeds of an oracle update are being applied."""
     PRICINGS = 5
     """The expiries that the feeds of an oracle update belong to are being priced."""
+    TRIGGERS = 8
+    """Triggers that the prices of an oracle update set off are being fired."""
+    CLEANUP = 9
+    """What trades made void is being cancelled; then the parent task goes on."""
     AUCTION_ORDERS = 20
     """Orders of an account that is put up for auction are being cancelled."""
     SEIZE = 21
@@ -632,6 +733,7 @@ class Progress:
         "accumulator",
         "cursor",
         "due",
+        "looked",
         "messages_left",
         "operation",
         "parent",
@@ -640,7 +742,7 @@ class Progress:
         "taker",
         "task",
     )
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQ")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQI")
 
     def __init__(
         self,
@@ -653,6 +755,7 @@ class Progress:
         operation: int = 0,
         accumulator: bytes = bytes(32),
         cursor: int = 0,
+        looked: int = 0,
         taker: Taker | None = None,
     ) -> None:
         self.phase = phase
@@ -670,6 +773,8 @@ class Progress:
         """Rolling hash of the block's transactions."""
         self.cursor = cursor
         """How far a walk over leaves has come, as its task says; 0 at its start."""
+        self.looked = looked
+        """Triggers fired, and markets looked at for some, in this oracle update."""
         self.taker = taker or Taker()
 
     def encode(self) -> bytes:
@@ -683,6 +788,7 @@ class Progress:
             self.operation,
             self.accumulator,
             self.cursor,
+            self.looked,
         )
         return head + self.taker.encode() if self.task == Task.MATCH else head
 
@@ -722,6 +828,16 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.DUE: Marker,
     keys.SERIES: Series,
     keys.LISTINGS: Listings,
+    keys.EXTRAS: Extras,
+    keys.PROTECTION: Protection,
+    keys.BLOCK_TRADE: BlockTrade,
+    keys.QUOTE_USED: Marker,
+    keys.TRIGGER: Trigger,
+    keys.ACCOUNT_TRIGGER: AccountTrigger,
+    keys.MARKET_TRIGGER: Marker,
+    keys.TRIGGER_COUNT: TriggerCount,
+    keys.TRIGGER_QUEUE: Marker,
+    keys.CLEANUP: Marker,
     keys.RATE: RateFeed,
     keys.SURFACE: Surface,
     keys.PRICING: Pricing,
@@ -761,6 +877,36 @@ class Publishers:
         return cls(data[0], tuple(data[i : i + 20] for i in range(2, len(data), 20)))
 
 
+_SCENARIO: Final = Struct(">IBI")
+_MARGIN_VALUES: Final = Struct(">34i")
+
+
+class MarginTerms:
+    """Margin parameters of an underlying (`margin_terms`), in millionths."""
+
+    __slots__ = ("scenarios", "values")
+
+    def __init__(self, scenarios: tuple[tuple[int, int, int], ...], values: tuple[int, ...]) -> None:
+        self.scenarios = scenarios
+        """Spot, risk_grid.Vol, damping of each."""
+        self.values = values
+        """In the order of `margin_defaults.DEFAULTS_PPM`."""
+
+    def encode(self) -> bytes:
+        scenarios = b"".join([_SCENARIO.pack(*scenario) for scenario in self.scenarios])
+        return bytes([len(self.scenarios)]) + scenarios + _MARGIN_VALUES.pack(*self.values)
+
+    @classmethod
+    def decode(cls, data: bytes) -> MarginTerms:
+        """Raises ValueError when the length does not fit the count."""
+        count = data[0] if data else 0
+        end = 1 + count * _SCENARIO.size
+        if len(data) != end + _MARGIN_VALUES.size:
+            raise ValueError(f"MarginTerms: {len(data)} bytes do not fit the count")
+        scenarios = tuple([_SCENARIO.unpack_from(data, at) for at in range(1, end, _SCENARIO.size)])
+        return cls(scenarios, _MARGIN_VALUES.unpack_from(data, end))
+
+
 def decode_leaf(key: bytes, data: bytes) -> Leaf:
     """The leaf stored under `key`; raises ValueError for an unknown kind or a wrong length."""
     kind = key[0]
@@ -768,6 +914,8 @@ def decode_leaf(key: bytes, data: bytes) -> Leaf:
         return Publishers.decode(data)
     if kind == keys.PROGRESS:
         return Progress.decode(data)
+    if kind == keys.MARGIN:
+        return MarginTerms.decode(data)
     leaf_type = LEAF_OF_KIND.get(kind)
     if leaf_type is None:
         raise ValueError(f"no leaf of kind {kind:#04x}")

@@ -13,6 +13,8 @@ from typing import Final
 from state.actions import OrderKind, SelfTrade
 from state.block import OperationResult, OrderEnd, OrderEvent, Trade
 from state.context import BlockContext
+from state.errors import Rejected
+from state.extras import extras_of
 from state.holdings import close_position, open_position
 from state.keys import (
     SYSTEM_KEY,
@@ -25,10 +27,12 @@ from state.keys import (
     position_key,
 )
 from state.leaves import Account, Instrument, Market, Position, Progress, RestingOrder, System, Taker, Task
-from state.margin import maintenance, requirement
+from state.margin import carries, demand_placeable
 from state.orders import crosses, is_expired, maker_price, reducible, remove, rest
 from state.overlay import Overlay
 from state.positions import after_trade, fee_of, funding_owed, is_empty, notional_of
+from state.protection import count_fill, is_frozen
+from state.trigger_book import position_closed
 from state.units import (
     MAX_CASH_UUSD,
     MAX_FILL_OR_KILL_MAKERS,
@@ -50,6 +54,7 @@ class _Side:
     __slots__ = (
         "account",
         "cash",
+        "held",
         "key",
         "market",
         "number",
@@ -73,14 +78,13 @@ class _Side:
     ) -> bool:
         """Computes the outcome of trading `delta` ulots; whether the account can carry it.
 
-        `freed`: how much of its open orders (on the side of `delta`) the fill uses up. The account must have
-        initial margin afterwards; where the fill only reduces its position, maintenance margin, or at least
-        no less above maintenance than before.
+        `freed`: how much of its open orders (on the side of `delta`) the fill uses up. What it can carry is
+        `margin.carries`.
         """
         position = self.position
-        held = quote = owed = buy = sell = 0
+        held = quote = owed = buy = sell = self.held = 0
         if position is not None:
-            held = position.size_ulots
+            held = self.held = position.size_ulots
             owed = funding_owed(held, position.funding_index_nusd, index)
             buy, sell = position.open_buy_ulots, position.open_sell_ulots
             quote = position.quote_uusd
@@ -94,16 +98,8 @@ class _Side:
         self.open_buy, self.open_sell = buy, sell
         if abs(size) > MAX_SIZE_ULOTS or abs(quote) > MAX_QUOTE_UUSD or abs(cash) > MAX_CASH_UUSD:
             return False
-        equity, initial, _ = requirement(view, self.number, cash, market, size, quote, buy, sell)
-        if equity >= initial:
-            return True
-        if not (0 <= size < held or held < size <= 0):
-            return False
-        above = equity - maintenance(view, self.number, market, size)
-        if above >= 0:
-            return True
-        equity_now, _, _ = requirement(view, self.number, self.account.cash_uusd)
-        return above >= equity_now - maintenance(view, self.number)
+        changes = {market: (size, quote, buy, sell)}
+        return carries(view, self.number, cash, changes, self.account.cash_uusd)
 
     def write(self, view: StateView, index: int, orders_gone: int) -> int:
         """Stores the outcome; returns the change of the long open interest."""
@@ -132,6 +128,7 @@ def place(view: StateView, block: BlockContext, progress: Progress, crossing: bo
     taker = progress.taker
     taker.makers = 0
     taker.filled_ulots = 0
+    taker.cleanup = 0
     block.accounts.add(taker.account)
     if crossing:
         progress.task = _MATCH
@@ -150,17 +147,17 @@ def finish(view: StateView, block: BlockContext, progress: Progress, end: OrderE
         if taker.kind > _POST_ONLY:
             end = OrderEnd.IMMEDIATE
         elif taker.filled_ulots:
-            end = _rest_refused(view, taker)
+            end = _rest_refused(view, block, taker)
         if end == OrderEnd.OPEN:
             rest(view, block, taker)
             resting = left
     block.operations.append(
         OperationResult(0, taker.order_id, taker.filled_ulots, resting, left - resting, end)
     )
-    progress.task = progress.parent
+    progress.task = Task.CLEANUP if taker.cleanup else progress.parent
 
 
-def _rest_refused(view: StateView, taker: Taker) -> OrderEnd:
+def _rest_refused(view: StateView, block: BlockContext, taker: Taker) -> OrderEnd:
     """Why what is left may not rest after fills have changed the account; OPEN if it may."""
     position: Position | None = view.get(position_key(taker.account, taker.market))
     if taker.reduce_only:
@@ -177,12 +174,13 @@ def _rest_refused(view: StateView, taker: Taker) -> OrderEnd:
         sell += taker.size_ulots
     else:
         buy += taker.size_ulots
-    if max(size + buy, sell - size) <= before:
-        return OrderEnd.OPEN
-    equity, initial, _ = requirement(
-        view, taker.account, account.cash_uusd, taker.market, size, quote, buy, sell
-    )
-    return OrderEnd.OPEN if equity >= initial else OrderEnd.MARGIN
+    raises = max(size + buy, sell - size) > before
+    changes = {taker.market: (size, quote, buy, sell)}
+    try:
+        demand_placeable(view, block, taker.account, account.cash_uusd, changes, raises)
+    except Rejected:
+        return OrderEnd.MARGIN
+    return OrderEnd.OPEN
 
 
 def match_step(view: StateView, block: BlockContext, progress: Progress) -> None:
@@ -201,6 +199,9 @@ def match_step(view: StateView, block: BlockContext, progress: Progress) -> None
     order: RestingOrder = found[1]
     if is_expired(order, block.now_s):
         remove(view, block, key, order, OrderEnd.EXPIRED)
+        return
+    if taker.cleanup and is_frozen(view, block, order.account, view.get(instrument_key(taker.market))):
+        remove(view, block, key, order, OrderEnd.PROTECTION)
         return
     account: Account = view.get(account_key(taker.account))
     other: Account = view.get(account_key(order.account))
@@ -241,7 +242,7 @@ def _finish_decremented(block: BlockContext, progress: Progress) -> None:
     """The incoming order was used up by its owner's own orders, not filled."""
     taker = progress.taker
     block.operations.append(OperationResult(0, taker.order_id, taker.filled_ulots, 0, 0, OrderEnd.SELF_TRADE))
-    progress.task = progress.parent
+    progress.task = Task.CLEANUP if taker.cleanup else progress.parent
 
 
 def shrink(view: StateView, block: BlockContext, key: bytes, order: RestingOrder, size_ulots: int) -> None:
@@ -315,6 +316,13 @@ def _trade(
     view.touch(SYSTEM_KEY, system)
     taker.size_ulots -= size
     taker.filled_ulots += size
+    if extras_of(view, maker.number) is not None and (
+        count_fill(view, block, maker.number, terms, -delta)
+        | position_closed(view, maker.number, market, maker.held, maker.size)
+    ):
+        taker.cleanup = 1
+    if position_closed(view, own.number, market, own.held, own.size):
+        taker.cleanup = 1
     block.trades.append(
         Trade(
             number, market, price, size, side,

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
-from state.accounts import check_leaving, open_account, withdraw, withdrawable_uusd
+from state.accounts import check_leaving, open_account, withdraw
 from state.actions import Order, OrderKind, Side
 from state.block import L1Message, MessageKind, MessageResult
 from state.calendar import (
@@ -29,6 +29,7 @@ from state.funding import PERPETUAL
 from state.hashing import keccak
 from state.keys import (
     FEED,
+    LIQUIDATION_KEY,
     MARKET_NAME,
     PARAMETERS_KEY,
     PUBLISHERS_KEY,
@@ -46,6 +47,8 @@ from state.leaves import (
     ExpiryOf,
     Feed,
     Instrument,
+    LiquidationParameters,
+    MarginTerms,
     Market,
     MarketName,
     Parameters,
@@ -58,6 +61,8 @@ from state.leaves import (
     Task,
     Terms,
 )
+from state.margin import withdrawable_uusd
+from state.margin_terms import check_margin_terms, margin_key
 from state.matching import match_step, place
 from state.operations import check_place
 from state.oracle import FeedKind
@@ -67,6 +72,7 @@ from state.series import CALLS, FUTURES, PUTS, add_series
 from state.units import (
     MAX_AHEAD,
     MAX_AMOUNT_UUSD,
+    MAX_NAME_BYTES,
     MAX_NOTIONAL_UUSD,
     MAX_OPEN_ORDERS,
     MAX_POSITIONS,
@@ -97,10 +103,12 @@ _MAX_FEE_PPM: Final = 100_000
 _MAX_PUSD: Final = 10**15
 _MAX_AGE_MS: Final = 86_400_000
 _MAX_SESSION_KEYS: Final = 64
+_MAX_AUCTION_MS: Final = 7 * 86_400_000
+"""Of each phase."""
 ETH_FEED: Final = "ETH"
 """Converts cost reports while it is fresh."""
 
-DecodedLeaf = TypeVar("DecodedLeaf", Instrument, Parameters, Publishers)
+DecodedLeaf = TypeVar("DecodedLeaf", Instrument, Parameters, Publishers, LiquidationParameters, MarginTerms)
 
 
 def message_hash(before: bytes, message: L1Message) -> bytes:
@@ -428,6 +436,38 @@ def _set_feed(
     return MessageResult(index, message.kind)
 
 
+def _set_liquidation(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    new = _decode(LiquidationParameters, message.payload)
+    _demand(
+        {
+            "buffer_ppm": new.buffer_ppm <= PPM,
+            "discounts": 0 < new.start_discount_ppm <= new.fast_discount_ppm <= PPM,
+            "fee_ppm": new.fee_ppm <= PPM,
+            "durations": min(new.fast_ms, new.slow_ms, new.insolvent_ms) > 0
+            and max(new.fast_ms, new.slow_ms, new.insolvent_ms) <= _MAX_AUCTION_MS,
+        }
+    )
+    view.put(LIQUIDATION_KEY, new)
+    return MessageResult(index, message.kind)
+
+
+def _set_margin(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Sets the margin parameters of an underlying that there is."""
+    padded = message.payload[:MAX_NAME_BYTES]
+    name = padded.rstrip(b"\0")
+    if len(padded) < MAX_NAME_BYTES:
+        raise Rejected(RejectCode.MALFORMED_MESSAGE, got=len(message.payload))
+    terms = _decode(MarginTerms, message.payload[MAX_NAME_BYTES:])
+    _demand({"underlying": is_name(name) and view.get(name_key(FEED, name.decode())) is not None})
+    check_margin_terms(terms)
+    view.put(margin_key(padded), terms)
+    return MessageResult(index, message.kind)
+
+
 _FEED_KINDS: Final[dict[int, tuple[int, type[Feed] | type[RateFeed] | type[Surface]]]] = {
     FeedKind.PRICE: (FEED, Feed),
     FeedKind.RATE: (RATE, RateFeed),
@@ -444,6 +484,8 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_PUBLISHERS: _set_publishers,
     MessageKind.BATCH_COST: _batch_cost,
     MessageKind.SET_FEED: _set_feed,
+    MessageKind.SET_MARGIN: _set_margin,
+    MessageKind.SET_LIQUIDATION: _set_liquidation,
     MessageKind.LIST_SERIES: _list_series,
     MessageKind.LIST_STRIKES: _list_strikes,
 }

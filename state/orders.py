@@ -13,6 +13,7 @@ from state.actions import OrderKind
 from state.block import OrderEnd, OrderEvent
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
+from state.extras import extras_of
 from state.holdings import close_position, open_position
 from state.keys import (
     MAX_U64,
@@ -20,6 +21,7 @@ from state.keys import (
     SYSTEM_KEY,
     account_key,
     account_order_key,
+    auction_key,
     expiry_key,
     instrument_key,
     market_key,
@@ -42,9 +44,10 @@ from state.leaves import (
     System,
     Taker,
 )
-from state.margin import requirement
+from state.margin import demand_placeable
 from state.positions import funding_owed, is_empty
-from state.pricing import check_fresh, mark_of
+from state.pricing import mark_of
+from state.protection import check_not_frozen
 from state.units import MAX_NOTIONAL_UUSD, MAX_SIZE_ULOTS, PPM, ULOTS_PER_LOT
 from state.view import StateView
 
@@ -94,10 +97,17 @@ def check_order(
     position: Position | None = view.get(position_key(taker.account, market))
     if position is None and account.positions >= parameters.max_positions:
         raise Rejected(RejectCode.TOO_MANY_POSITIONS, limit=parameters.max_positions)
-    if taker.kind <= _POST_ONLY and account.orders - (old is not None) >= parameters.max_orders:
-        raise Rejected(RejectCode.TOO_MANY_ORDERS, limit=parameters.max_orders)
+    extras = extras_of(view, taker.account)
+    if extras is not None:
+        check_not_frozen(view, block, taker.account, terms, taker.kind, taker.reduce_only)
+    if taker.kind <= _POST_ONLY:
+        waiting = extras.triggers if extras is not None else 0
+        if account.orders + waiting - (old is not None) >= parameters.max_orders:
+            raise Rejected(RejectCode.TOO_MANY_ORDERS, limit=parameters.max_orders)
     if not taker.reduce_only:
-        _check_exposure(view, block, parameters, taker, terms, state, position, cash_uusd, old)
+        if view.get(auction_key(taker.account)) is not None:
+            raise Rejected(RejectCode.ACCOUNT_IN_AUCTION, account=taker.account)
+        _check_exposure(view, block, taker, terms, state, position, cash_uusd, old)
     elif reducible(position, taker.side) == 0:
         raise Rejected(
             RejectCode.REDUCE_ONLY_INCREASES, position_ulots=position.size_ulots if position else 0
@@ -129,12 +139,7 @@ def _check_terms(
 ) -> None:
     """What the instrument alone demands of price, size and time; tick and lot have been checked."""
     price, size = taker.price_uusd, taker.size_ulots
-    if size < terms.min_size_ulots:
-        if size == 0:
-            raise Rejected(RejectCode.SIZE_ZERO)
-        raise Rejected(RejectCode.SIZE_TOO_SMALL, minimum=terms.min_size_ulots, got=size)
-    if size > terms.max_size_ulots:
-        raise Rejected(RejectCode.SIZE_TOO_LARGE, maximum=terms.max_size_ulots, got=size)
+    check_size(terms, size)
     lowest, highest = price_band(view, state, terms)
     if not lowest <= price <= highest:
         raise Rejected(RejectCode.PRICE_OUT_OF_BAND, lowest=lowest, highest=highest, got=price)
@@ -144,26 +149,38 @@ def _check_terms(
         raise Rejected(RejectCode.ORDER_EXPIRED, now_s=block.now_s, got=taker.expiry_s)
 
 
-def price_band(view: StateView, state: Market, terms: Instrument) -> tuple[int, int]:
-    """Lowest and highest price of an order now. Raises Rejected ORACLE_STALE before the first mark.
+def check_size(terms: Instrument, size_ulots: int) -> None:
+    """Within the bounds of one order. Raises Rejected."""
+    if size_ulots < terms.min_size_ulots:
+        if size_ulots == 0:
+            raise Rejected(RejectCode.SIZE_ZERO)
+        raise Rejected(RejectCode.SIZE_TOO_SMALL, minimum=terms.min_size_ulots, got=size_ulots)
+    if size_ulots > terms.max_size_ulots:
+        raise Rejected(RejectCode.SIZE_TOO_LARGE, maximum=terms.max_size_ulots, got=size_ulots)
 
-    Its width is a share of the mark, of an option of its underlying's forward: an option's mark may be 0.
-    """
+
+def price_band(view: StateView, state: Market, terms: Instrument) -> tuple[int, int]:
+    """Lowest and highest price of an order now. Raises Rejected ORACLE_STALE before the first mark."""
     mark = mark_of(view, state, terms)
     if mark is None:
         raise Rejected(RejectCode.ORACLE_STALE, mark_ms=0)
-    base = mark
+    width = band_width(view, terms, mark)
+    return max(mark - width, terms.tick_uusd), mark + width
+
+
+def band_width(view: StateView, terms: Instrument, mark_uusd: int) -> int:
+    """How far a price may be from the mark: a share of it, of an option of its expiry's forward, because an
+    option's mark may be 0."""
+    base = mark_uusd
     if terms.strike_uusd:
         pricing: Pricing = view.get(pricing_key(terms.expiry))
         base = pricing.forward_uusd
-    width = base * terms.band_ppm // PPM
-    return max(mark - width, terms.tick_uusd), mark + width
+    return base * terms.band_ppm // PPM
 
 
 def _check_exposure(
     view: StateView,
     block: BlockContext,
-    parameters: Parameters,
     taker: Taker,
     terms: Instrument,
     state: Market,
@@ -171,7 +188,7 @@ def _check_exposure(
     cash_uusd: int,
     old: RestingOrder | None,
 ) -> None:
-    """An order that raises the market's exposure needs fresh prices and initial margin for all of it."""
+    """What the order could come to must be carried; if it raises the market's exposure, at fresh prices."""
     size = quote = buy = sell = before = 0
     if position is not None:
         size, buy, sell = position.size_ulots, position.open_buy_ulots, position.open_sell_ulots
@@ -185,18 +202,16 @@ def _check_exposure(
     else:
         buy += taker.size_ulots - freed
     after = size + buy if size + buy > sell - size else sell - size
-    if after <= before:
-        return
-    if after > MAX_SIZE_ULOTS or after * state.mark_uusd > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
-        raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
-    equity, initial, oldest = requirement(
-        view, taker.account, cash_uusd, taker.market, size, quote, buy, sell
-    )
-    check_fresh(view, block, terms)
-    if oldest + parameters.oracle_max_age_ms < block.timestamp_ms:
-        raise Rejected(RejectCode.ORACLE_STALE, oldest_ms=oldest, max_age_ms=parameters.oracle_max_age_ms)
-    if equity < initial:
-        raise Rejected(RejectCode.INSUFFICIENT_MARGIN, needed_uusd=initial, available_uusd=equity)
+    raises = after > before
+    if raises:
+        price = state.mark_uusd
+        if terms.expiry:
+            pricing: Pricing = view.get(pricing_key(terms.expiry))
+            price = pricing.forward_uusd
+        if after > MAX_SIZE_ULOTS or after * price > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
+            raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
+    changes = {taker.market: (size, quote, buy, sell)}
+    demand_placeable(view, block, taker.account, cash_uusd, changes, raises)
 
 
 def _check_post_only(view: StateView, block: BlockContext, taker: Taker) -> None:

@@ -48,7 +48,7 @@ from state.view import StateView
 
 STABLE_FEED: Final = "STABLE"
 """Dollars that one unit of the collateral is worth; without this feed it is worth one."""
-_STABLE_KEY: Final = name_key(FEED, STABLE_FEED)
+STABLE_KEY: Final = name_key(FEED, STABLE_FEED)
 _FEED: Final = bytes((FEED,))
 PAR_UUSD: Final = 1_000_000
 DEAD_BAND_PPM: Final = 200
@@ -117,7 +117,7 @@ def _snapshot(view: StateView, now_ms: int, expiry: Expiry) -> Pricing | None:
         forward_confidence_ppm=forward.confidence_ppm,
         fixed_uusd=fixed_uusd,
         live_ppb=live_ppb,
-        stable_uusd=_stable_uusd(view),
+        stable_uusd=stable_uusd(view),
         priced_ms=now_ms,
     )
     rate: RateFeed | None = view.get(rate_key)
@@ -145,8 +145,9 @@ def fixed_part(expiry: Expiry) -> tuple[int, int]:
     return total // SETTLEMENT_WINDOW_MS, left_ms * PPB // SETTLEMENT_WINDOW_MS
 
 
-def _stable_uusd(view: StateView) -> int:
-    stable: Feed | None = view.get(_STABLE_KEY)
+def stable_uusd(view: StateView) -> int:
+    """What one unit of the collateral is worth."""
+    stable: Feed | None = view.get(STABLE_KEY)
     return stable.value_uusd if stable is not None and stable.version else PAR_UUSD
 
 
@@ -198,25 +199,26 @@ def check_fresh(view: StateView, block: BlockContext, terms: Instrument) -> None
     """
     parameters: Parameters = view.get(PARAMETERS_KEY)
     now_ms = block.timestamp_ms
-    stable: Feed | None = view.get(_STABLE_KEY)
+    stable: Feed | None = view.get(STABLE_KEY)
     if stable is not None and stable.version:
-        _demand_fresh(stable, parameters, now_ms, RejectCode.STABLE_STALE)
+        demand_feed(stable, parameters, now_ms, RejectCode.STABLE_STALE)
     if terms.kind == Kind.PERPETUAL:
         for name in (terms.underlying, terms.name):
             feed: Feed | None = view.get(_FEED + name)
-            _demand_fresh(feed, parameters, now_ms, RejectCode.ORACLE_STALE)
+            demand_feed(feed, parameters, now_ms, RejectCode.ORACLE_STALE)
         return
     index_key, forward_key, rate_key, surface_key = _feed_keys(terms.underlying, terms.expiry_s)
-    _demand_fresh(view.get(index_key), parameters, now_ms, RejectCode.ORACLE_STALE)
-    _demand_fresh(view.get(forward_key), parameters, now_ms, RejectCode.FORWARD_STALE)
+    demand_feed(view.get(index_key), parameters, now_ms, RejectCode.ORACLE_STALE)
+    demand_feed(view.get(forward_key), parameters, now_ms, RejectCode.FORWARD_STALE)
     if terms.kind != Kind.FUTURE:
-        _demand_fresh(view.get(rate_key), parameters, now_ms, RejectCode.RATE_STALE)
-        _demand_fresh(view.get(surface_key), parameters, now_ms, RejectCode.VOLATILITY_STALE)
+        demand_feed(view.get(rate_key), parameters, now_ms, RejectCode.RATE_STALE)
+        demand_feed(view.get(surface_key), parameters, now_ms, RejectCode.VOLATILITY_STALE)
 
 
-def _demand_fresh(
+def demand_feed(
     feed: Feed | RateFeed | Surface | None, parameters: Parameters, now_ms: int, code: RejectCode
 ) -> None:
+    """Raises Rejected with this code unless the feed is fresh."""
     if feed is None or feed.version == 0:
         raise Rejected(code, oldest_ms=0)
     if not is_fresh(feed, parameters, now_ms):
@@ -258,7 +260,7 @@ def settlement_uusd(pricing: Pricing) -> int:
 
 
 def expiry_market(pricing: Pricing, expiry_s: int) -> ExpiryMarket:
-    """The snapshot in the engine's fixed point; prices stay uusd. It must have a surface."""
+    """The snapshot in the engine's fixed point; prices stay uusd. Options need a surface in it."""
     return _expiry_market(_values(pricing), expiry_s)
 
 
@@ -282,14 +284,17 @@ def _expiry_market(values: tuple[int, ...], expiry_s: int) -> ExpiryMarket:
         pricing.reference_uusd,
         (pricing.tau_s << 2 * BITS) // YEAR_S,
     )
+    expected_uusd = settlement_uusd(pricing)
+    open_uusd = pricing.live_ppb * pricing.forward_uusd // PPB
     return ExpiryMarket(
         _x56(min(left_ms, _MAX_LEFT_MS), MS_PER_S),
-        settlement_uusd(pricing),
+        expected_uusd,
         _x56(pricing.rate_ppb, PPB),
         surface,
         _x56(pricing.forward_confidence_ppm, PPM),
         _x56(pricing.rate_confidence_ppm, PPM),
         _x56(pricing.vol_confidence_ppm, PPM),
+        _x56(open_uusd, expected_uusd),
     )
 
 

@@ -34,6 +34,7 @@ from state.actions import (
 from state.block import L1Message, MessageKind
 from state.hashing import keccak
 from state.rules import rule_of
+from state.units import PPM
 from tools.exchange import COIN, PUBLISHERS, USD, VAULT, deposit_message, instrument, owner_address
 
 MARKETS = 2
@@ -206,8 +207,8 @@ class Traffic:
             self.mark[number] = max(10 * USD, min(self.mark[number], 10**6 * USD))
             index = self.mark[number] * self.random.randint(990, 1_010) // 1_000
             prices += [
-                Price(f"C{number + 1}", self.number(index), 1),
-                Price(f"C{number + 1}-PERPETUAL", self.number(self.mark[number]), 1),
+                Price(f"C{number + 1}", self.number(index), PPM),
+                Price(f"C{number + 1}-PERPETUAL", self.number(self.mark[number]), PPM),
             ]
         report = OracleReport(self.number(self.now_ms), tuple(prices), bytes(64))
         self.count += 1

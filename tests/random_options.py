@@ -10,7 +10,7 @@ from state.keys import INSTRUMENT, expiries_prefix, market_key
 from state.leaves import ExpiryOf, Instrument
 from state.pricing import mark_of
 from state.series import CALLS, FUTURES, PUTS
-from state.units import MAX_EXPIRIES, MS_PER_S, SETTLEMENT_WINDOW_MS
+from state.units import MAX_EXPIRIES, MS_PER_S, PPM, SETTLEMENT_WINDOW_MS
 from state.view import StateView
 from tests.random_exchange import MARKETS, Traffic
 from tools.exchange import PUBLISHERS, USD
@@ -84,7 +84,7 @@ class OptionTraffic(Traffic):
             mark = self.mark[place] * self.random.randint(985, 1_015) // 1_000
             self.mark[place] = mark = max(10 * USD, min(mark, 10**6 * USD))
             name = f"C{place + 1}"
-            prices += [Price(name, self.number(mark), 1), Price(f"{name}-PERPETUAL", mark, 1)]
+            prices += [Price(name, self.number(mark), PPM), Price(f"{name}-PERPETUAL", mark, PPM)]
             found = self.view.iterate_under(expiries_prefix(name.encode()), MAX_EXPIRIES)
             listed: list[tuple[bytes, ExpiryOf]] = found
             for key, _ in listed:
@@ -93,9 +93,9 @@ class OptionTraffic(Traffic):
                 feed = expiry_name(name, expiry_s)
                 forward = mark * self.random.randint(999, 1_001) // 1_000
                 variance = 360_000_000_000 * tau_s // YEAR_S
-                prices.append(Price(feed, forward, 1))
-                rates.append(Rate(feed, 0, 1))
-                surfaces.append(SurfaceReport(feed, variance, 0, 0, 0, 10**11, forward, tau_s, 1))
+                prices.append(Price(feed, forward, PPM))
+                rates.append(Rate(feed, 0, PPM))
+                surfaces.append(SurfaceReport(feed, variance, 0, 0, 0, 10**11, forward, tau_s, PPM))
         report = OracleReport(self.now_ms, tuple(prices), bytes(64), tuple(rates), tuple(surfaces))
         self.reported_ms = self.now_ms
         self.count += 1

@@ -33,6 +33,7 @@ from state.hashing import keccak
 from state.keys import PARAMETERS_KEY, SYSTEM_KEY, account_key, market_key, position_key
 from state.leaves import Account, Instrument, Market, Parameters, Position, Publishers, System
 from state.transition import BlockExecution, next_batch, open_batch
+from state.units import PPM
 
 USD = 1_000_000
 COIN = 1_000_000
@@ -158,7 +159,7 @@ class Exchange:
     def update(self, prices: dict[str, int], publishers: Sequence[bytes] = PUBLISHERS) -> Transaction:
         """An oracle update in which all publishers report the same prices now."""
         self._count += 1
-        listed = tuple(Price(feed, value, 100) for feed, value in prices.items())
+        listed = tuple(Price(feed, value, PPM) for feed, value in prices.items())
         report = OracleReport(self.now_ms, listed, _NO_SIGNATURE)
         digest = keccak(b"update" + self._count.to_bytes(8, "big"))
         return Transaction(OracleUpdate((report,) * len(publishers)), tuple(publishers), digest)

@@ -14,7 +14,7 @@ from state.hashing import keccak
 from state.keys import DUE, expiries_prefix, expiry_key, expiry_markets_prefix, instrument_key
 from state.leaves import Expiry, Instrument, Terms
 from state.series import CALLS, FUTURES, PUTS
-from state.units import MAX_EXPIRIES, MAX_EXPIRY_INSTRUMENTS, MS_PER_S
+from state.units import MAX_EXPIRIES, MAX_EXPIRY_INSTRUMENTS, MS_PER_S, PPM
 from tools.exchange import COIN, PUBLISHERS, USD, VAULT, Exchange
 
 NO_TERMS = bytes(60)
@@ -115,15 +115,15 @@ def full_update(
     the expiry), a rate of 0 and a flat surface of this volatility. Marks of perpetuals: the index."""
     prices, rates, surfaces = [], [], []
     for underlying, index_uusd in indexes.items():
-        prices += [Price(underlying, index_uusd, 100), Price(f"{underlying}-PERPETUAL", index_uusd, 100)]
+        prices += [Price(underlying, index_uusd, PPM), Price(f"{underlying}-PERPETUAL", index_uusd, PPM)]
         for expiry in expiries(exchange, underlying).values():
             name = expiry_name(underlying, expiry.expiry_s)
             forward_uusd = (forwards or {}).get(name, index_uusd)
             tau_s = max(expiry.expiry_s - exchange.now_ms // MS_PER_S, 60)
             variance_pico = vol_ppm * vol_ppm * tau_s // _YEAR_S
-            prices.append(Price(name, forward_uusd, 100))
-            rates.append(Rate(name, 0, 100))
-            surfaces.append(SurfaceReport(name, variance_pico, 0, 0, 0, 10**11, forward_uusd, tau_s, 100))
+            prices.append(Price(name, forward_uusd, PPM))
+            rates.append(Rate(name, 0, PPM))
+            surfaces.append(SurfaceReport(name, variance_pico, 0, 0, 0, 10**11, forward_uusd, tau_s, PPM))
     report = OracleReport(exchange.now_ms, tuple(prices), _NO_SIGNATURE, tuple(rates), tuple(surfaces))
     exchange._count += 1
     digest = keccak(b"update" + exchange._count.to_bytes(8, "big"))

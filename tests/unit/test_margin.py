@@ -1,4 +1,4 @@
-"""The interim margin formulas by hand, and a position's arithmetic. iMARGIN_005, iMONEY_003."""
+"""The margin of perpetuals by hand, and a position's arithmetic. iMARGIN_005, iMONEY_003."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 from state.actions import Side
 from state.leaves import Market
-from state.margin import Margin, margin
+from state.margin import margin
 from state.positions import after_trade, fee_of, funding_owed
 from tools.exchange import COIN, USD, standard_exchange
 
@@ -15,6 +15,11 @@ PRICE = 1_000 * USD
 
 def test_unknown_account_has_no_margin() -> None:
     assert margin(standard_exchange().view, 99) is None
+
+
+def near(value: int, expected: int, by: int = 3) -> bool:
+    """Each of a few components is rounded against the account."""
+    return 0 <= value - expected <= by
 
 
 def test_margin_by_hand() -> None:
@@ -28,34 +33,33 @@ def test_margin_by_hand() -> None:
     exchange.now_ms += 1_000
     exchange.report({"C1-PERPETUAL": 1_100 * USD})
     cash = exchange.account(1).cash_uusd
-    # Market 1: 3 long at 1000, mark 1100; orders could make it +5 or -4. Market 2: up to -1 at 2000.
-    equity = cash + 3 * 100 * USD
-    initial = 5 * 110 * USD + 200 * USD
-    assert margin(exchange.view, 1) == Margin(
-        equity,
-        initial,
-        3 * 1_100 * 65_000,
-        equity - initial,
-        min(cash, equity - initial),
-        exchange.now_ms - 1_000,
-    )
+    # Market 1: 3 long at 1000, mark 1100, index 1000; orders could make it +5 or -4. Market 2: up to -1 at
+    # 2000. The worst shock is 18 % of the mark, the contingencies are 3 and 1 % of the index.
+    found = margin(exchange.view, 1)
+    assert found is not None
+    assert found.equity_uusd == cash + 3 * 100 * USD
+    assert near(found.initial_uusd, 5 * (198 + 40) * USD + (360 + 80) * USD, 6)
+    assert near(found.maintenance_uusd, 3 * (1_100 * 18 * 8 // 1_000 + 30) * USD + 3 * 400_000)
+    assert found.available_uusd == found.equity_uusd - found.initial_uusd
+    assert found.withdrawable_uusd == min(cash, found.available_uusd)
 
 
 def test_imargin_005_rounding_is_against_the_trader() -> None:
-    exchange = standard_exchange(2, initial_margin_ppm=333_333, maintenance_margin_ppm=1, tick_uusd=10_000)
+    exchange = standard_exchange(2, tick_uusd=10_000)
     exchange.place(2, 1, Side.SELL, PRICE, 100)
     exchange.place(1, 1, Side.BUY, PRICE, 100)
     exchange.market(1).funding_rate_ppb = 0
     exchange.now_ms += 1_000
-    exchange.report({"C1-PERPETUAL": PRICE + 1})
+    exchange.report({"C1": PRICE + 1, "C1-PERPETUAL": PRICE + 1})
     long, short = margin(exchange.view, 1), margin(exchange.view, 2)
     assert long is not None
     assert short is not None
-    # 100 ulots at a mark of 1,000,000,001 are worth 100,000.0001 uusd.
+    # 100 ulots at a mark of 1,000,000,001 are worth 100,000.0001 uusd: 18,000.000018, 3,000.000003 and
+    # 1,000.000001 are rounded up one by one.
     assert long.equity_uusd == exchange.account(1).cash_uusd + 0
     assert short.equity_uusd == exchange.account(2).cash_uusd - 1
-    assert long.initial_uusd == short.initial_uusd == 33_334
-    assert long.maintenance_uusd == 1
+    assert long.initial_uusd == short.initial_uusd == 18_001 + 3_001 + 1_001
+    assert long.maintenance_uusd == 14_401 + 3_001
 
 
 def test_margin_counts_funding_not_settled_yet() -> None:

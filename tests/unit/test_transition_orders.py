@@ -132,7 +132,7 @@ def test_fill_or_kill(exchange: Exchange) -> None:
 def test_fill_or_kill_counts_makers_that_cannot_pay() -> None:
     # The poor maker can carry one of its two orders: judged one by one both would count.
     exchange = standard_exchange(3)
-    poor = exchange.deposit(owner_address(9), 250 * USD)
+    poor = exchange.deposit(owner_address(9), 450 * USD)
     for _ in range(2):
         exchange.place(poor, 1, SELL, PRICE, COIN)
     exchange.now_ms += 1_000
@@ -308,7 +308,7 @@ def test_iorder_002_resting_reduce_only_stops_at_zero(exchange: Exchange) -> Non
 
 
 def test_imargin_001_placement_needs_initial_margin_for_the_largest_exposure(exchange: Exchange) -> None:
-    account = exchange.deposit(owner_address(9), 100 * USD + 1_000)
+    account = exchange.deposit(owner_address(9), 221 * USD)
     refusal = must_reject_act(
         exchange,
         RejectCode.INSUFFICIENT_MARGIN,
@@ -316,17 +316,18 @@ def test_imargin_001_placement_needs_initial_margin_for_the_largest_exposure(exc
         account,
         order=Order(1, BUY, LIMIT, PRICE, COIN + 10_000),
     )
-    assert refusal.data["needed_uusd"] == 101 * USD
-    assert 100 * USD < int(refusal.data["available_uusd"]) < 101 * USD
+    assert 0 <= int(refusal.data["needed_uusd"]) - 222_200_000 <= 3
+    assert 220 * USD < int(refusal.data["available_uusd"]) < 221 * USD
     exchange.place(account, 1, BUY, 900 * USD, COIN)
-    assert margin_of(exchange, account).initial_uusd == 100 * USD
+    assert 0 <= margin_of(exchange, account).initial_uusd - 220 * USD <= 3
+    before = margin_of(exchange, account).initial_uusd
     more = exchange.deposit(owner_address(9), 10_000, account)
     exchange.place(more, 1, SELL, 1_100 * USD, COIN)
-    assert margin_of(exchange, account).initial_uusd == 100 * USD, "the other side is covered by the first"
+    assert margin_of(exchange, account).initial_uusd == before, "the other side is covered by the first"
 
 
 def test_imargin_002_maker_that_cannot_carry_its_order_is_removed(exchange: Exchange) -> None:
-    poor = exchange.deposit(owner_address(9), 101 * USD)
+    poor = exchange.deposit(owner_address(9), 221 * USD)
     exchange.place(poor, 1, SELL, PRICE, COIN)
     exchange.now_ms += 1_000
     exchange.report({"C1": PRICE * 11 // 10, "C1-PERPETUAL": PRICE * 11 // 10})
@@ -340,7 +341,7 @@ def test_imargin_002_maker_that_cannot_carry_its_order_is_removed(exchange: Exch
 def test_imargin_003_taker_stops_where_its_margin_ends(exchange: Exchange) -> None:
     # The mark is 1000; buying at 1100 loses a tenth at once.
     exchange.place(1, 1, SELL, 1_100 * USD, COIN)
-    poor = exchange.deposit(owner_address(9), 110 * USD)
+    poor = exchange.deposit(owner_address(9), 230 * USD)
     outcome = ending(lambda: exchange.place(poor, 1, BUY, 1_100 * USD, COIN))
     assert outcome == (0, 0, COIN, OrderEnd.MARGIN)
     assert len(book(exchange, SELL)) == 1, "the maker did nothing wrong"
@@ -348,19 +349,19 @@ def test_imargin_003_taker_stops_where_its_margin_ends(exchange: Exchange) -> No
 
 def test_imargin_003_rest_of_a_taker_is_checked_again(exchange: Exchange) -> None:
     exchange.place(1, 1, SELL, 1_100 * USD, COIN)
-    poor = exchange.deposit(owner_address(9), 220 * USD)
+    poor = exchange.deposit(owner_address(9), 450 * USD)
     outcome = ending(lambda: exchange.place(poor, 1, BUY, 1_100 * USD, 2 * COIN))
     assert outcome == (COIN, 0, COIN, OrderEnd.MARGIN)
 
 
 def test_imargin_004_reducing_is_allowed_below_initial_margin(exchange: Exchange) -> None:
-    poor = exchange.deposit(owner_address(9), 110 * USD)
+    poor = exchange.deposit(owner_address(9), 230 * USD)
     exchange.place(1, 1, SELL, PRICE, COIN)
     exchange.place(poor, 1, BUY, PRICE, COIN)
     exchange.now_ms += 1_000
     exchange.report({"C1": PRICE * 85 // 100, "C1-PERPETUAL": PRICE * 85 // 100})
     state = margin_of(exchange, poor)
-    assert state.equity_uusd < 0 < state.maintenance_uusd
+    assert 0 < state.equity_uusd < state.maintenance_uusd
     exchange.place(2, 1, BUY, 850 * USD, COIN)
     must_reject_order(exchange, RejectCode.INSUFFICIENT_MARGIN, BUY, LIMIT, 850 * USD, COIN, account=poor)
     must_reject_order(
@@ -372,15 +373,16 @@ def test_imargin_004_reducing_is_allowed_below_initial_margin(exchange: Exchange
     assert_conserved(exchange)
 
 
-def test_imargin_004_reducing_must_not_worsen_an_account_below_maintenance(exchange: Exchange) -> None:
-    poor = exchange.deposit(owner_address(9), 110 * USD)
+def test_imargin_004_reducing_must_not_worsen_an_account_below_maintenance() -> None:
+    exchange = standard_exchange(4, band_ppm=500_000)
+    poor = exchange.deposit(owner_address(9), 230 * USD)
     exchange.place(1, 1, SELL, PRICE, COIN)
     exchange.place(poor, 1, BUY, PRICE, COIN)
     exchange.now_ms += 1_000
     exchange.report({"C1": PRICE * 85 // 100, "C1-PERPETUAL": PRICE * 85 // 100})
-    exchange.place(2, 1, BUY, 700 * USD, COIN)
-    outcome = ending(lambda: exchange.place(poor, 1, SELL, 700 * USD, COIN))
-    assert outcome == (0, 0, COIN, OrderEnd.MARGIN), "150 lost against 55 of maintenance margin freed"
+    exchange.place(2, 1, BUY, 600 * USD, COIN)
+    outcome = ending(lambda: exchange.place(poor, 1, SELL, 600 * USD, COIN))
+    assert outcome == (0, 0, COIN, OrderEnd.MARGIN), "250 lost against 148 of maintenance margin freed"
 
 
 def test_stale_prices_stop_what_increases_risk_only(exchange: Exchange) -> None:
@@ -484,7 +486,7 @@ def test_failing_replacement_leaves_the_old_order(exchange: Exchange) -> None:
 
 
 def test_replacement_margin_counts_without_the_old_order(exchange: Exchange) -> None:
-    account = exchange.deposit(owner_address(9), 101 * USD)
+    account = exchange.deposit(owner_address(9), 221 * USD)
     order_id = exchange.place(account, 1, BUY, 900 * USD, COIN).operations[0].order_id
     replacement = Replacement(1, order_id, 901 * USD, COIN)
     assert exchange.act(ReplaceOrder, account, replacement=replacement).code == 0

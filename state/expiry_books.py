@@ -1,0 +1,111 @@
+"""What has been computed of expiries: factors, risk arrays and sums of holdings, remembered in memory.
+
+A `Book` belongs to the values of a pricing snapshot under one grid, never to a version or an exchange: so it
+decides nothing, and can always be made again. Books, and sums in a book, are bounded; the oldest go.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from state.expiry_sums import (
+    NO_OPTIONS,
+    ExpiryHolding,
+    ExpirySums,
+    OrderMoves,
+    expiry_sums,
+    is_small,
+    lane_sums,
+    order_moves,
+)
+from state.leaves import Pricing
+from state.margin_terms import Grids
+from state.pricing import expiry_market
+from state.risk_array import RiskArray
+from state.risk_grid import Expiry, Grid, make_expiry
+from state.vector_risk import make_risk_arrays
+
+MAX_BOOKS: Final = 64
+MAX_SUMS: Final = 512
+_VERSION_BYTES: Final = 8
+
+Held = tuple[int, int, int, int, int]
+"""(strike, 1 of a call, size, open buys, open sells) of an option."""
+
+
+class Book:
+    """One expiry at one moment."""
+
+    def __init__(self, expiry: Expiry, grid: Grid) -> None:
+        self.expiry = expiry
+        self.grid = grid
+        self.arrays: dict[tuple[int, int], RiskArray] = {}
+        self.moves: dict[tuple[int, int], OrderMoves] = {}
+        self.sums: dict[tuple[Held, ...], ExpirySums] = {}
+
+    def missing(self, held: Sequence[Held]) -> list[tuple[int, bool]]:
+        """Options without an array."""
+        arrays = self.arrays
+        return [(each[0], each[1] == 1) for each in held if (each[0], each[1]) not in arrays]
+
+    def sums_of(self, held: tuple[Held, ...]) -> ExpirySums:
+        """Of options whose arrays are there."""
+        found = self.sums.get(held)
+        if found is None:
+            if len(self.sums) >= MAX_SUMS:
+                del self.sums[next(iter(self.sums))]
+            found = self.sums[held] = self._sum(held) if held else NO_OPTIONS
+        return found
+
+    def _sum(self, held: tuple[Held, ...]) -> ExpirySums:
+        options = [self.arrays[each[0], each[1]] for each in held]
+        holding = ExpiryHolding(self.expiry, options, [each[2] for each in held])
+        with_orders = any(each[3] or each[4] for each in held)
+        if with_orders:
+            buys, sells = [each[3] for each in held], [each[4] for each in held]
+            holding = holding._replace(buys=buys, sells=sells)
+        if not with_orders or not is_small(holding):
+            return expiry_sums(self.grid, holding)
+        return lane_sums(self.grid, holding, [self._moves(each[0], each[1]) for each in held])
+
+    def _moves(self, strike: int, is_call: int) -> OrderMoves:
+        found = self.moves.get((strike, is_call))
+        if found is None:
+            array = self.arrays[strike, is_call]
+            found = self.moves[strike, is_call] = order_moves(self.grid, self.expiry, array)
+        return found
+
+
+_books: OrderedDict[bytes, Book] = OrderedDict()
+
+
+def book_of(pricing: Pricing, expiry_s: int, grids: Grids) -> Book:
+    """The book of a snapshot."""
+    key = pricing.encode()[:-_VERSION_BYTES] + expiry_s.to_bytes(8, "big") + grids.key
+    book = _books.get(key)
+    if book is None:
+        if len(_books) >= MAX_BOOKS:
+            _books.popitem(last=False)
+        book = Book(make_expiry(expiry_market(pricing, expiry_s), grids.grid), grids.grid)
+        _books[key] = book
+    else:
+        _books.move_to_end(key)
+    return book
+
+
+def fill_arrays(grid: Grid, wanted: Sequence[tuple[Book, Sequence[Held]]]) -> None:
+    """Makes all arrays that are missing, together. All books are of this grid."""
+    chain: list[tuple[Expiry, list[tuple[int, bool]]]] = []
+    books: list[Book] = []
+    for book, held in wanted:
+        missing = book.missing(held)
+        if missing:
+            books.append(book)
+            chain.append((book.expiry, missing))
+    if not chain:
+        return
+    for book, (_, options), arrays in zip(books, chain, make_risk_arrays(grid, chain), strict=True):
+        for (strike, is_call), array in zip(options, arrays, strict=True):
+            book.arrays[strike, int(is_call)] = array
