@@ -28,8 +28,8 @@ from state.positions import funding_owed, notional_of
 from state.seizure import (
     Party,
     check_markets,
-    close_if_over,
     draw,
+    finish,
     health,
     holdings,
     is_within_cash,
@@ -102,9 +102,7 @@ def deleverage_step(view: StateView, block: BlockContext, progress: Progress, ac
         move(view, block, _DELEVERAGED, auction, own, other, delta, notional)
         block.operations.append(OperationResult(filled_ulots=abs(delta)))
         return
-    close_if_over(view, block, number)
-    progress.task = Task.NONE
-    progress.operation = 0
+    finish(view, block, progress, number)
 
 
 def _hole(view: StateView, number: int) -> int:

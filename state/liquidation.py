@@ -1,8 +1,8 @@
 """Liquidation: accounts below maintenance margin are put up for auction, bidders take shares of them.
 
 `auction` has the formulas, `seizure` moves positions, `deleverage` is for what nobody bids for. Each action
-is a check that changes nothing and an application; what takes long goes on in steps, of 16 orders cancelled or
-one position moved each.
+is a check that changes nothing and an application; what takes long goes on in steps, of 16 orders cancelled
+or one position moved each.
 
 - iLIQ_001 An auction is opened only for an account whose maintenance margin is below 0, at fresh prices.
 - iLIQ_002 While it is open, the account places nothing but reduce-only orders, and nothing leaves it.
@@ -56,6 +56,7 @@ from state.seizure import (
     check_markets,
     close_if_over,
     credit,
+    finish,
     fund,
     health,
     holdings,
@@ -79,9 +80,8 @@ class BidPlan(NamedTuple):
 
 def check_not_in_auction(view: StateView, number: int) -> None:
     """Raises Rejected for an account that is being liquidated."""
-    auction: Auction | None = view.get(auction_key(number))
-    if auction is not None:
-        raise Rejected(RejectCode.ACCOUNT_IN_AUCTION, auction=auction.number)
+    if view.get(auction_key(number)) is not None:
+        raise Rejected(RejectCode.ACCOUNT_IN_AUCTION, account=number)
 
 
 def kind_of(standing: Health) -> AuctionKind:
@@ -283,9 +283,7 @@ def seize_step(view: StateView, block: BlockContext, progress: Progress, action:
             own, other, size, worth = _parties(view, action, holding)
             move(view, block, _SEIZED, view.get(auction_key(number)), own, other, -size, worth)
             return
-    close_if_over(view, block, number)
-    progress.task = Task.NONE
-    progress.cursor = 0
+    finish(view, block, progress, number)
 
 
 # EndAuction

@@ -16,6 +16,7 @@ from state.context import BlockContext
 from state.errors import RejectCode, Rejected
 from state.holdings import close_position, open_position
 from state.keys import (
+    CLEANUP,
     LIQUIDATION_KEY,
     SYSTEM_KEY,
     account_key,
@@ -25,13 +26,25 @@ from state.keys import (
     position_key,
     positions_prefix,
 )
-from state.leaves import Account, Auction, Instrument, LiquidationParameters, Market, Position, System
+from state.leaves import (
+    Account,
+    Auction,
+    Instrument,
+    LiquidationParameters,
+    Market,
+    Position,
+    Progress,
+    System,
+    Task,
+)
 from state.margin import NO_CHANGES, Change, Changes, demand_fresh, held_margin
 from state.positions import after_trade, funding_owed, is_empty
 from state.pricing import mark_of
+from state.trigger_book import position_closed
 from state.units import MAX_CASH_UUSD, MAX_POSITIONS, MAX_QUOTE_UUSD, MAX_SIZE_ULOTS, ULOTS_PER_LOT
 from state.view import StateView
 
+_CLEANUP: Final = bytes((CLEANUP,))
 _DEFAULTS: Final = LiquidationParameters()
 
 
@@ -46,20 +59,34 @@ class Holding(NamedTuple):
 class Party:
     """One side of a position that moves: what it has, and what it would have."""
 
-    __slots__ = ("buy", "cash_change", "key", "market", "number", "owed", "position", "quote", "sell", "size")
+    __slots__ = (
+        "buy",
+        "cash_change",
+        "held_ulots",
+        "key",
+        "market",
+        "number",
+        "owed",
+        "position",
+        "quote",
+        "sell",
+        "size",
+    )
 
     def __init__(self, view: StateView, number: int, market: int) -> None:
         self.number = number
         self.market = market
         self.key = position_key(number, market)
         self.position: Position | None = view.get(self.key)
+        self.held_ulots = 0 if self.position is None else self.position.size_ulots
 
     def trade(self, index_nusd: int, delta_ulots: int, notional_uusd: int) -> None:
         """Computes the outcome of buying (selling, below 0) `delta_ulots` for `notional_uusd`."""
         position = self.position
-        held = quote = owed = buy = sell = 0
+        held = self.held_ulots
+        quote = owed = buy = sell = 0
         if position is not None:
-            held, quote = position.size_ulots, position.quote_uusd
+            quote = position.quote_uusd
             buy, sell = position.open_buy_ulots, position.open_sell_ulots
             owed = funding_owed(held, position.funding_index_nusd, index_nusd)
         self.size, self.quote, realised = after_trade(held, quote, delta_ulots, notional_uusd)
@@ -81,7 +108,6 @@ class Party:
         position = self.position
         if position is None:
             position = open_position(view, account, self.number, self.market)
-        before = position.size_ulots
         position.size_ulots = self.size
         position.quote_uusd = self.quote
         position.funding_index_nusd = index_nusd
@@ -90,7 +116,7 @@ class Party:
         else:
             view.touch(self.key, position)
         view.touch(account_key(self.number), account)
-        return max(self.size, 0) - max(before, 0)
+        return max(self.size, 0) - max(self.held_ulots, 0)
 
 
 def move(
@@ -110,6 +136,8 @@ def move(
     state.open_interest_ulots += own.write(view, index) + other.write(view, index)
     state.funding_pot_uusd += own.owed + other.owed
     view.touch(market_key(market), state)
+    for party in (own, other):
+        position_closed(view, party.number, market, party.held_ulots, party.size)
     block.accounts.update((own.number, other.number))
     block.liquidations.append(
         LiquidationEvent(
@@ -192,6 +220,14 @@ def draw(view: StateView, block: BlockContext, auction: Auction, number: int, ho
         fund(view, -amount)
         credit(view, block, number, amount)
         block.liquidations.append(LiquidationEvent(LiquidationChange.DRAWN, auction.number, number, amount))
+
+
+def finish(view: StateView, block: BlockContext, progress: Progress, number: int) -> None:
+    """The last step of what moved positions; the triggers that died with them follow."""
+    close_if_over(view, block, number)
+    progress.task = Task.NONE if view.first_under(_CLEANUP) is None else Task.CLEANUP
+    progress.parent = Task.NONE
+    progress.cursor = progress.operation = 0
 
 
 def close_if_over(view: StateView, block: BlockContext, number: int) -> None:
