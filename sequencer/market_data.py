@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from sequencer.receipts import SealedBlock
 from state import keys
-from state.block import OrderEvent, Trade
+from state.block import LifeChange, OrderEvent, Trade
 from state.leaves import RestingOrder
 from state.view import StateView
 
@@ -153,6 +153,9 @@ class MarketData:
             if event.delta_ulots:
                 self.of(event.market).add(event.side, event.price_uusd, event.delta_ulots)
         self._take_trades(block)
+        for life in block.life:
+            if life.change == LifeChange.DELISTED:
+                self._books.pop(life.market, None)
 
     def _take_trades(self, block: SealedBlock) -> None:
         header = block.header

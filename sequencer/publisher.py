@@ -103,7 +103,7 @@ class Publisher:
             feed.publish("blocks", self._block_message(sealed))
         if result.trades:
             self._publish_trades(result)
-        if result.life and feed.is_wanted("instruments"):
+        if result.life:
             self._publish_life(result)
         if self._accounts:
             wanted = self._accounts.intersection(result.accounts)
@@ -156,6 +156,12 @@ class Publisher:
                 self._feed.publish(channel, views)
 
     def _publish_life(self, result: BlockResult) -> None:
+        for event in result.life:
+            if event.change == LifeChange.DELISTED:
+                self._last_change.pop(event.market, None)
+                self._last_ticker.pop(event.market, None)
+        if not self._feed.is_wanted("instruments"):
+            return
         names = self._context.machine.markets.past_name_of
         events = [
             {

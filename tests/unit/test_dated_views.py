@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from sequencer.api_market import InstrumentsParams, MarketApi, instrument_view
 from sequencer.api_market import expiry_of as expiry_leaf
 from sequencer.market_data import MarketData
 from sequencer.markets import Listed, Markets
+from sequencer.publisher import Publisher
+from state.block import LifeChange, LifeEvent
 from state.calendar import DAY_S
 from state.units import MS_PER_S
 from tests.unit.test_expiries import INDEX, Life, bought
@@ -93,3 +96,60 @@ def test_expired_instruments_are_asked_for() -> None:
     life.exchange.now_ms += DAY_S * MS_PER_S
     make_due(life.exchange)
     assert not set(names(life, expired=True)) & set(life.markets)
+
+
+class Subscribers:
+    """A feed on which all but `blocks` is wanted."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Any]] = []
+
+    def is_wanted(self, channel: str) -> bool:
+        return channel != "blocks"
+
+    def publish(self, channel: str, message: Any) -> None:
+        self.published.append((channel, message))
+
+
+def test_the_feed_tells_of_listings_and_settlements() -> None:
+    life = Life()
+    bought(life, "-900-C", 1, 2, 110 * USD, 2 * COIN)
+    context, _ = api(life)
+    first = len(life.exchange.results)
+    life.run_to(0, INDEX + 10 * USD)
+    make_due(life.exchange)
+    feed: Any = Subscribers()
+    publisher = Publisher(feed, context)
+    assert publisher.open_channel("instruments") is None
+    publisher.open_channel("account.1")
+    for result in life.exchange.results[first:]:
+        sealed: Any = SimpleNamespace(executed=SimpleNamespace(result=result))
+        publisher.block_sealed(sealed)
+    events = [
+        event for channel, told in feed.published if channel == "instruments" for event in told["events"]
+    ]
+    told_changes = {event["change"] for event in events}
+    assert told_changes == {"listed", "trading", "expired", "priced", "settled"}
+    settled = {
+        event["instrument_name"]: event["price_uusd"] for event in events if event["change"] == "settled"
+    }
+    assert settled[f"{life.name}-900-C"] == 110 * USD
+    assert settled[f"{life.name}-1100-C"] is None
+    mine = [row for channel, told in feed.published if channel == "account.1" for row in told["settlements"]]
+    assert mine == [
+        {
+            "instrument_name": f"{life.name}-900-C",
+            "size_ulots": 2 * COIN,
+            "price_uusd": 110 * USD,
+            "cash_uusd": 0,
+        }
+    ]
+
+
+def test_books_of_what_is_gone_are_forgotten() -> None:
+    data = MarketData()
+    data.of(7).add(0, USD, COIN)
+    gone = (LifeEvent(LifeChange.SETTLED, 1, 7), LifeEvent(LifeChange.DELISTED, 1, 7))
+    block: Any = SimpleNamespace(header=None, trades=(), life=gone)
+    data.block_sealed(block, ())
+    assert data.of(7).levels(0, 1) == []
