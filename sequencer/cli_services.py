@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from l1_bridge.client import connect
-from l1_bridge.keys import Signer
+from l1_bridge.keys import DEVNET_CHAIN_IDS, Signer
 from l1_bridge.rollup import RollupContract
 from l1_bridge.verifier import RootMismatch, VerifiedBatch, Verifier
 from l1_bridge.workers import collect_seldom
@@ -24,6 +24,7 @@ from sequencer import logs
 from sequencer.bridge import NodeBridge
 from sequencer.config import L1Section, NodeConfig, VerifierConfig
 from sequencer.config_file import ConfigError
+from sequencer.devnet_clock import DevnetClock
 from sequencer.node import Node, serve_node
 from sequencer.signing import load_key
 from state.eip712 import Domain
@@ -59,7 +60,16 @@ async def run_node(config: NodeConfig) -> None:
             signer = Signer(Account.from_key(poster_key.reveal()))
             signer.check_chain(await client.chain_id())
         bridge = NodeBridge(client, info, config.l1, config.poster, signer)
-        await serve_node(Node(config, Domain(info.chain_id, rollup), key, bridge))
+        domain = Domain(info.chain_id, rollup)
+        if await client.chain_id() not in DEVNET_CHAIN_IDS:
+            await serve_node(Node(config, domain, key, bridge))
+            return
+        clock = DevnetClock(client)
+        await clock.look()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clock.run)
+            await serve_node(Node(config, domain, key, bridge, now_ms=clock))
+            nursery.cancel_scope.cancel()
 
 
 async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> None:
