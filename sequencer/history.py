@@ -183,6 +183,11 @@ class History:
         """Everything that happened at or after this time is served."""
         return self._state.kept_from_ms
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the records in the database."""
+        return self._state.bytes
+
     def sealed(self, executed: ExecutedBlock) -> None:
         """A block is durable."""
         self._recent.append(_Recent(executed))
@@ -243,6 +248,8 @@ class History:
 
     def markets_of(self, name: str) -> frozenset[int]:
         """The numbers of the instruments that have, or had, this name."""
+        if not name.isascii():
+            return frozenset()
         prefix = _NUMBER + name.encode() + b"\0"
         rows = self._pages.iterate(prefix, prefix + b"\xff" * 5)
         numbers = {_market.unpack(key[-4:])[0] for key, _ in rows if len(key) == len(prefix) + 4}

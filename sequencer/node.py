@@ -329,6 +329,7 @@ class Node:
         watch("feed_subscribers", "Subscribers", lambda: self.feed.subscriber_count)
         watch("batches_unposted", "Closed batches not on L1 yet", lambda: self._batch_lag())
         watch("poster_stopped", "1 when the poster needs an operator", self._poster_stopped)
+        watch("history_bytes", "Records of accounts' history", lambda: self.opened.history.size_bytes)
         watch("ready", "1 when ready", lambda: not self.health.reasons_not_ready())
 
     def _poster_stopped(self) -> bool:

@@ -153,6 +153,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"account": U64}, "NOT_FOUND"),
     ({"account": 1, "instrument": "BTC-1JAN27"}, "NOT_FOUND"),
     ({"account": 1, "instrument": ""}, "NOT_FOUND"),
+    ({"account": 1, "instrument": "\u00c9TH"}, "NOT_FOUND"),
     ({"account": 1, "instrument": "\0\x01"}, "NOT_FOUND"),
     ({"account": 1, "instrument": "X" * 65}, "INVALID_PARAMS"),
 ]
