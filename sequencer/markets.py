@@ -2,12 +2,12 @@
 
 Rebuilt from the state whenever an L1 message may have listed or changed an instrument, and kept up with what
 blocks say was listed and delisted; nothing else holds names or ticks. The name of an instrument that is gone
-is remembered as long as the process lives, for those who ask about the past.
+is remembered as long as the process lives, and by the node's history after that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from state import keys, leaves
@@ -47,6 +47,8 @@ class Markets:
         self.by_number: dict[int, Listed] = {}
         self.by_name: dict[str, Listed] = {}
         self._gone: dict[int, str] = {}
+        self.recall: Callable[[int], str | None] = lambda market: None
+        """Names of instruments that went before the process began: the node asks its history."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -90,9 +92,11 @@ class Markets:
         return self.by_number[market].name
 
     def past_name_of(self, market: int) -> str:
-        """Also of an instrument that is gone: its number as text, if it went before the process began."""
+        """Also of an instrument that is gone; its number as text if nobody remembers the name."""
         listed = self.by_number.get(market)
-        return listed.name if listed is not None else self._gone.get(market, f"#{market}")
+        if listed is not None:
+            return listed.name
+        return self._gone.get(market) or self.recall(market) or f"#{market}"
 
     def name_hash_of(self, market: int) -> bytes:
         """What an order's digest holds. Raises KeyError."""

@@ -218,6 +218,7 @@ class Node:
         config = self.config
         self.opened = opened
         machine = opened.machine
+        machine.markets.recall = opened.history.name_of
         self.stages = Stages()
         self.mempool = Mempool(config.mempool.max_transactions, config.mempool.max_per_account)
         archive = StoreArchive(opened.store)

@@ -254,7 +254,10 @@ def test_names_come_and_go(made: Made) -> None:
     assert names[:5] == ["BTC-PERPETUAL", "", "", "", ""]
     assert len(names) == 9
     assert markets.past_name_of(FUTURE) == NAME
-    assert Machine(made.machine.view).markets.past_name_of(FUTURE) == f"#{FUTURE}"
+    restarted = Machine(made.machine.view).markets
+    assert restarted.past_name_of(FUTURE) == f"#{FUTURE}"
+    restarted.recall = {FUTURE: NAME}.get
+    assert [restarted.past_name_of(market) for market in (1, FUTURE)] == ["BTC-PERPETUAL", NAME]
     checker = Checker(DOMAIN)
     checker.learn(names[:3])
     checker.learn(names[3:])
