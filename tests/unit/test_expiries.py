@@ -155,6 +155,7 @@ def test_roundings_go_to_the_insurance_fund() -> None:
 
 
 def test_from_the_expiry_on_orders_are_refused() -> None:
+    """iEXPIRY_006"""
     life = Life()
     life.exchange.place(1, life.market(), Side.SELL, 1_001 * USD, COIN)
     resting = life.exchange.place(2, life.market("-900-P"), Side.BUY, 5 * USD, COIN).operations[0].order_id
