@@ -52,6 +52,7 @@ from state.block import (
     BlockResult,
     L1Message,
     LifeChange,
+    LiquidationEvent,
     MessageKind,
     MessageResult,
     OperationResult,
@@ -94,6 +95,8 @@ class Money(IntEnum):
     INCLUSION_FEE = 4
     SETTLEMENT = 5
     """A position in an expired instrument was closed; the change includes the cost it was held at."""
+    LIQUIDATION = 6
+    """A step of a liquidation, told to both sides: cash, a position, or both went to the other."""
 
 
 class OrderRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -302,18 +305,30 @@ class BlockEvents:
         self._fee_uusd = outcome.fee_uusd
         operations = _OPERATIONS.get(kind)
         if operations is not None:
-            self._take_operations(
-                action.account, operations(action), outcome.operations, events, outcome.hash
-            )
-            return
-        for event in events:
-            self._take_order_event(event, action.account, outcome.hash)
+            asked = operations(action)
+            self._take_operations(action.account, asked, outcome.operations, events, outcome.hash)
+        else:
+            for event in events:
+                self._take_order_event(event, action.account, outcome.hash)
         if kind in _ACTION_MONEY and not outcome.code:
             money, moved = _ACTION_MONEY[kind]
             for account, change_uusd, other, withdrawal in moved(action, outcome):
                 self._moved(money, account, change_uusd, other, withdrawal, 0, 0, 0, outcome.hash)
+        for step in outcome.liquidations:
+            self._take_liquidation(step, outcome.hash)
         if self._fee_uusd:
             self._moved(Money.INCLUSION_FEE, action.account, -self._fee_uusd, 0, 0, 0, 0, 0, outcome.hash)
+
+    def _take_liquidation(self, step: LiquidationEvent, transaction: bytes) -> None:
+        """`size_ulots` is how a position changed, so that a position can be followed, as cash can."""
+        sides = (
+            (step.account, step.amount_uusd, step.other, step.size_ulots),
+            (step.other, step.other_amount_uusd, step.account, -step.size_ulots),
+        )
+        for account, change_uusd, other, size in sides:
+            if account and (change_uusd or size):
+                terms = step.market, size, step.price_uusd, transaction
+                self._moved(Money.LIQUIDATION, account, change_uusd, other, 0, *terms)
 
     def _take_operations(
         self,

@@ -28,7 +28,18 @@ from state.actions import (
     Transfer,
     Withdraw,
 )
-from state.block import BlockHeader, BlockResult, L1Message, LifeChange, LifeEvent, MessageKind, OrderEnd
+from state.block import (
+    BlockHeader,
+    BlockResult,
+    L1Message,
+    LifeChange,
+    LifeEvent,
+    LiquidationChange,
+    LiquidationEvent,
+    MessageKind,
+    OrderEnd,
+    TransactionResult,
+)
 from state.cache import CachedState, MemorySource
 from state.eip712 import address_of
 from state.errors import RejectCode
@@ -246,6 +257,32 @@ def test_what_owners_force_through_l1() -> None:
     assert events.orders[BOB][0].trade == events.trades[BOB][0].number
     (gone,) = events.money[ALICE]
     assert (gone.kind, gone.change_uusd, gone.withdrawal) == (Money.WITHDRAWAL, -USD, 1)
+
+
+def test_steps_of_liquidations_are_told_to_both_sides() -> None:
+    header = BlockHeader(1, bytes(32), NOW_MS, bytes(32), 0, 0)
+    steps = (
+        LiquidationEvent(LiquidationChange.STARTED, 1, ALICE, needed_uusd=5),
+        LiquidationEvent(LiquidationChange.SEIZED, 1, ALICE, -3, BOB, 2, MARKET, -COIN, PRICE),
+        LiquidationEvent(LiquidationChange.FEE, 1, ALICE, -7),
+    )
+    transaction = Desk().signed(CancelAll, CAROL)
+    outcome = TransactionResult(transaction.hash, fee_uusd=9, liquidations=steps)
+    result = BlockResult(header, bytes(32), (), (outcome,), (), (), (), (), b"", (), (0, 0))
+    events = BlockEvents(ExecutedBlock(result, 1, (), (), (transaction,)))
+    told = {
+        account: [
+            (Money(each.kind).name, each.change_uusd, each.other_account, each.market, each.size_ulots)
+            for each in events.money[account]
+        ]
+        for account in (ALICE, BOB, CAROL)
+    }
+    assert told[ALICE] == [
+        ("LIQUIDATION", -3, BOB, MARKET, -COIN),
+        ("LIQUIDATION", -7, 0, 0, 0),
+    ]
+    assert told[BOB] == [("LIQUIDATION", 2, ALICE, MARKET, COIN)]
+    assert told[CAROL] == [("INCLUSION_FEE", -9, 0, 0, 0)]
 
 
 def test_settled_positions() -> None:
