@@ -120,9 +120,9 @@ class LogEntry(msgspec.Struct, frozen=True):
     """One change of an account's cash; null is what does not apply.
 
     `type` is deposit, withdrawal, transfer, trade (realised profit, less `commission` and the funding due),
-    settlement, liquidation (a step of one, on either side), or inclusion_fee of a `transaction`. All changes of
-    an account add up to its cash; those of an instrument are only those of its positions. `size_ulots` is how
-    the position changed, but of a settlement the position that was settled.
+    settlement, liquidation (a step of one, on either side), or inclusion_fee of a `transaction`. All changes
+    of an account add up to its cash; those of an instrument are only those of its positions. `size_ulots` is
+    how the position changed, but of a settlement the position that was settled.
     """
 
     id: str
