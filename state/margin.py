@@ -297,13 +297,23 @@ def held_margin(view: StateView, account: int, cash_uusd: int, changes: Changes)
 
 
 def demand_placeable(
-    view: StateView, block: BlockContext, account: int, cash_uusd: int, changes: Changes, raises: bool
+    view: StateView,
+    block: BlockContext,
+    account: int,
+    cash_uusd: int,
+    market: int,
+    change: Change,
+    delta: int,
+    raises: bool,
 ) -> None:
-    """iMARGIN_001. Whether open orders may come to be as in `changes`, with this cash; raises Rejected.
+    """iMARGIN_001. Whether an order for `delta` ulots may rest or match, so that `change` is what the account
+    has in its market; raises Rejected.
 
-    The account has initial margin with them, or no less above it than now. If they raise (`raises`) what a
-    market may come to, all feeds that its margin rests on must be fresh.
+    The account has initial margin then; or the order only reduces risk: with all of it filled, what the
+    positions alone require initially is no more than now. If it raises (`raises`) what the market may come
+    to, all feeds that the margin rests on must be fresh.
     """
+    changes = {market: change}
     settling, parts = parts_of(view, account, changes, True)
     if raises:
         _demand_fresh(view, block, parts)
@@ -311,8 +321,9 @@ def demand_placeable(
     equity, initial = cash_uusd + found.equity_uusd, found.initial_uusd
     if equity >= initial:
         return
-    equity_now, initial_now = requirement(view, account, cash_uusd, NO_CHANGES)
-    if equity - initial < equity_now - initial_now:
+    now = held_margin(view, account, cash_uusd, NO_CHANGES)
+    filled = held_margin(view, account, cash_uusd, {market: (change[0] + delta, change[1], 0, 0)})
+    if filled.initial_uusd > now.initial_uusd:
         raise Rejected(RejectCode.INSUFFICIENT_MARGIN, needed_uusd=initial, available_uusd=equity)
 
 

@@ -175,9 +175,11 @@ def _rest_refused(view: StateView, block: BlockContext, taker: Taker) -> OrderEn
     else:
         buy += taker.size_ulots
     raises = max(size + buy, sell - size) > before
-    changes = {taker.market: (size, quote, buy, sell)}
+    change = (size, quote, buy, sell)
+    delta = -taker.size_ulots if taker.side else taker.size_ulots
+    cash = account.cash_uusd
     try:
-        demand_placeable(view, block, taker.account, account.cash_uusd, changes, raises)
+        demand_placeable(view, block, taker.account, cash, taker.market, change, delta, raises)
     except Rejected:
         return OrderEnd.MARGIN
     return OrderEnd.OPEN

@@ -210,8 +210,9 @@ def _check_exposure(
             price = pricing.forward_uusd
         if after > MAX_SIZE_ULOTS or after * price > MAX_NOTIONAL_UUSD * ULOTS_PER_LOT:
             raise Rejected(RejectCode.NOTIONAL_TOO_LARGE, maximum_uusd=MAX_NOTIONAL_UUSD)
-    changes = {taker.market: (size, quote, buy, sell)}
-    demand_placeable(view, block, taker.account, cash_uusd, changes, raises)
+    change = (size, quote, buy, sell)
+    delta = -taker.size_ulots if taker.side else taker.size_ulots
+    demand_placeable(view, block, taker.account, cash_uusd, taker.market, change, delta, raises)
 
 
 def _check_post_only(view: StateView, block: BlockContext, taker: Taker) -> None:
