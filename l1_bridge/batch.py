@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from state.actions import BulkOrders, OracleUpdate, Payload, PlaceOrder, ReplaceOrder
+from state.actions import BulkOrders, OracleUpdate, Payload, PlaceOrder, PlaceTrigger, ReplaceOrder
 from state.codec import (
     BLOCK_END,
     MAX_TIMESTAMP_MS,
@@ -194,7 +194,7 @@ def priced_markets(payload: Payload) -> set[int]:
     if isinstance(payload, OracleUpdate):
         return set()
     action = payload.action
-    if isinstance(action, PlaceOrder):
+    if isinstance(action, PlaceOrder | PlaceTrigger):
         return {action.order.market}
     if isinstance(action, ReplaceOrder):
         return {action.replacement.market}

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 from l1_bridge.batch import DecodedBatch, decode_batch
 from l1_bridge.workers import worker_process
 from state.actions import OracleUpdate, Payload, Transaction
-from state.eip712 import Domain, action_digest, recover, report_digest, transaction_hash, update_hash
+from state.eip712 import Domain, recover, report_digest, signature_pairs, transaction_hash, update_hash
 from state.hashing import keccak
 
 NO_NAME = keccak(b"")
@@ -48,8 +48,8 @@ def recover_payload(domain: Domain, payload: Payload, names: Callable[[int], byt
         hashes = [transaction_hash(*pair) for pair in zip(digests, signatures, strict=True)]
         signers = tuple([recover(*pair) for pair in zip(digests, signatures, strict=True)])
         return Signed(signers, update_hash(hashes))
-    digest = action_digest(domain, payload.action, names)
-    return Signed((recover(digest, payload.signature),), transaction_hash(digest, payload.signature))
+    pairs = signature_pairs(domain, payload, names)
+    return Signed(tuple([recover(*pair) for pair in pairs]), transaction_hash(*pairs[0]))
 
 
 @lru_cache(maxsize=2)

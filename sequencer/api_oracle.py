@@ -12,7 +12,7 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.receipts import hex_of
 from sequencer.report_pool import Evidence, Taken
-from state import keys, wire
+from state import keys, wire, wire_types
 from state.actions import OracleReport
 from state.eip712 import message, report_digest
 from state.errors import Rejected
@@ -26,7 +26,7 @@ REPORT_ERRORS = (ErrorCode.BAD_SIGNATURE, ErrorCode.BUSY, ErrorCode.DRAINING, Er
 class FeedsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names of feeds, as reports have them."""
 
-    names: Annotated[list[wire.FeedName], Meta(min_length=1, max_length=MAX_FEEDS_PER_REPORT)]
+    names: Annotated[list[wire_types.FeedName], Meta(min_length=1, max_length=MAX_FEEDS_PER_REPORT)]
 
 
 class FeedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class OracleApi:
         return [
             Method(
                 "straddle_sendReport",
-                wire.OracleReportJson,
+                wire_types.OracleReportJson,
                 Taken,
                 self._send_report,
                 "Take one publisher's signed report; with those of a quorum it becomes an oracle update.",
@@ -114,7 +114,7 @@ class OracleApi:
             ),
         ]
 
-    def _send_report(self, params: wire.OracleReportJson, _context: Context) -> Taken:
+    def _send_report(self, params: wire_types.OracleReportJson, _context: Context) -> Taken:
         closed = self._context.ingress.closed
         if closed is not None:
             raise RpcError(closed)

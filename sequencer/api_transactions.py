@@ -18,7 +18,7 @@ from sequencer.checking import SendParams, Sent, rejection
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Deferred, Method
 from sequencer.receipts import OperationView, Receipt, hex_of, operation_view
-from state import eip712, keys, wire
+from state import eip712, keys, wire, wire_types
 from state.actions import SignedAction, Transaction
 from state.codec import CodecError, MarketEntry, encode_transaction
 from state.errors import RejectCode, Rejected
@@ -52,7 +52,7 @@ class SendManyParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ActionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`action` as in a signed transaction, without its signature."""
 
-    action: wire.ActionJson
+    action: wire_types.ActionJson
 
 
 class OneError(msgspec.Struct, frozen=True):
@@ -181,7 +181,7 @@ class TransactionApi:
             ),
             Method(
                 "straddle_sendOracleUpdate",
-                wire.OracleUpdateJson,
+                wire_types.OracleUpdateJson,
                 Receipt,
                 self._send_update,
                 "Take publishers' signed reports, together as one transaction.",
@@ -227,7 +227,7 @@ class TransactionApi:
                 many.put(index, answer)
         return many.answer
 
-    def _send_update(self, params: wire.OracleUpdateJson, _context: Context) -> Any:
+    def _send_update(self, params: wire_types.OracleUpdateJson, _context: Context) -> Any:
         try:
             update = wire.to_oracle_update(params)
         except wire.WireError as error:
@@ -243,7 +243,7 @@ class TransactionApi:
 
     def _fee_quote(self, params: ActionParams, _context: Context) -> FeeQuote:
         signature = "0x" + "00" * 64
-        action = self._ingress.decode(wire.SignedActionJson(params.action, signature)).action
+        action = self._ingress.decode(wire_types.SignedActionJson(params.action, signature)).action
         machine = self._context.machine
         parameters: Parameters = machine.view.get(keys.PARAMETERS_KEY)
         payload = SignedAction(action, bytes(64))
@@ -277,11 +277,11 @@ class TransactionApi:
 
     def _simulate(self, params: SendParams, _context: Context) -> SimulationView:
         signed = self._ingress.decode(params.transaction)
-        digest = self._ingress.digest(signed.action)
+        pairs = self._ingress.pairs(signed)
         transaction = Transaction(
             signed,
-            (eip712.recover(digest, signed.signature),),
-            eip712.transaction_hash(digest, signed.signature),
+            tuple([eip712.recover(*pair) for pair in pairs]),
+            eip712.transaction_hash(*pairs[0]),
         )
         machine = self._context.machine
         system = machine.system

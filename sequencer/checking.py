@@ -20,14 +20,14 @@ import msgspec
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.ordering import place_in_order
 from sequencer.rpc_params import ParamsDecoder
-from state import wire
-from state.actions import Action, SignedAction
-from state.eip712 import Domain, Recoverer, action_digest, transaction_hash
+from state import wire, wire_types
+from state.actions import SignedAction
+from state.eip712 import Domain, Recoverer, signature_pairs, transaction_hash
 from state.errors import RejectCode, Rejected
 from state.hashing import keccak
 from state.wire_msgpack import decode_msgpack
 
-Sent = wire.SignedActionJson | str
+Sent = wire_types.SignedActionJson | str
 """A transaction as clients send it: JSON, or 0x-hex of its canonical msgpack."""
 Signers = tuple[bytes | None, ...]
 
@@ -125,10 +125,12 @@ def decode_sent(sent: Sent, market_of: wire.MarketOf) -> SignedAction:
         raise rejection(rejected) from None
 
 
-def digest_of(domain: Domain, action: Action, name_hash_of: Callable[[int], bytes]) -> bytes:
-    """What the trader signed. Raises RpcError UNKNOWN_INSTRUMENT."""
+def pairs_of(
+    domain: Domain, signed: SignedAction, name_hash_of: Callable[[int], bytes]
+) -> list[tuple[bytes, bytes]]:
+    """`eip712.signature_pairs`. Raises RpcError UNKNOWN_INSTRUMENT."""
     try:
-        return action_digest(domain, action, name_hash_of)
+        return signature_pairs(domain, signed, name_hash_of)
     except KeyError as error:
         raise rejection(Rejected(RejectCode.UNKNOWN_INSTRUMENT, market=str(error))) from None
 
@@ -173,10 +175,10 @@ class Checker:
 
     def _check(self, json: bytes) -> Checked:
         payload = decode_sent(self._decode(json).transaction, self._numbers.__getitem__)
-        digest = digest_of(self._domain, payload.action, self._name_hashes.__getitem__)
-        signature = payload.signature
-        signers = (self._recover(digest, signature),)
-        return Checked(payload, digest, transaction_hash(digest, signature), signers, place_in_order(payload))
+        pairs = pairs_of(self._domain, payload, self._name_hashes.__getitem__)
+        signers = tuple([self._recover(*pair) for pair in pairs])
+        found = transaction_hash(*pairs[0])
+        return Checked(payload, pairs[0][0], found, signers, place_in_order(payload))
 
 
 def _refused(error: RpcError) -> Refused:

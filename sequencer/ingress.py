@@ -28,7 +28,7 @@ from sequencer.checking import (
     Sent,
     Signed,
     decode_sent,
-    digest_of,
+    pairs_of,
     rejection,
 )
 from sequencer.errors import ErrorCode, RpcError
@@ -39,7 +39,7 @@ from sequencer.ordering import OrderingClass, place_in_order
 from sequencer.receipts import Receipt, Receipts, hex_of
 from sequencer.recovery import Recovery
 from state import keys
-from state.actions import Action, OracleUpdate, SignedAction, Transaction
+from state.actions import OracleUpdate, SignedAction, Transaction
 from state.eip712 import Domain, report_digest, transaction_hash, update_hash
 from state.errors import RejectCode, Rejected
 from state.view import StateView
@@ -110,9 +110,9 @@ class Ingress:
         """The signed action that a client sent. Raises as `checking.decode_sent`."""
         return decode_sent(sent, self._markets.number_of)
 
-    def digest(self, action: Action) -> bytes:
-        """What the trader signed. Raises RpcError UNKNOWN_INSTRUMENT."""
-        return digest_of(self.domain, action, self._markets.name_hash_of)
+    def pairs(self, signed: SignedAction) -> list[tuple[bytes, bytes]]:
+        """What was signed, and the signatures (`eip712.signature_pairs`). Raises RpcError."""
+        return pairs_of(self.domain, signed, self._markets.name_hash_of)
 
     def submit_params(self, params: msgspec.Raw, until_sealed: bool) -> Deferred[Any]:
         """As `submit`, for the undecoded `SendParams` of a call. Raises RpcError DRAINING, PAUSED, BUSY."""
@@ -140,8 +140,9 @@ class Ingress:
             raise RpcError(self.closed)
         signed = self.decode(sent)
         action = signed.action
-        digest = self.digest(action)
-        found = transaction_hash(digest, signed.signature)
+        pairs = self.pairs(signed)
+        digest = pairs[0][0]
+        found = transaction_hash(*pairs[0])
         pending = self.in_flight.get(found)
         if pending is None:
             if self._receipts.is_recent(found):
@@ -150,7 +151,7 @@ class Ingress:
             if action.deadline_s < now_s:
                 return self._late(found, action.deadline_s, now_s, until_sealed)
             pending = self._pending(signed, digest, found, place_in_order(signed))
-            self._begin(pending, digest + signed.signature)
+            self._begin(pending, b"".join([part for pair in pairs for part in pair]))
         return self._wait(pending, until_sealed)
 
     def _pending(self, signed: SignedAction, digest: bytes, found: bytes, place: tuple[int, int]) -> Pending:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from l1_bridge.batch import BatchHead, assemble, encode_head
 from sequencer.markets import Markets
 from state import keys
-from state.actions import BulkOrders, OracleUpdate, Payload, Transaction
+from state.actions import BulkOrders, ExecuteQuote, OracleUpdate, Payload, Transaction
 from state.block import (
     BatchStart,
     BlockResult,
@@ -234,4 +234,6 @@ def bytes_at_most(payload: Payload) -> int:
     if isinstance(action, BulkOrders):
         operations = len(action.cancels) + len(action.replacements) + len(action.orders)
         return 128 + 40 * operations
+    if isinstance(action, ExecuteQuote):
+        return 384 + 16 * len(action.quote.legs)
     return 192

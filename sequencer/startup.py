@@ -23,9 +23,9 @@ from state.cache import CachedState
 from state.codec import MarketEntry, decode_transaction, read_varint
 from state.eip712 import (
     Domain,
-    action_digest,
     recover_many,
     report_digest,
+    signature_pairs,
     transaction_hash,
     update_hash,
 )
@@ -167,7 +167,6 @@ class _Replayer:
             pairs = [(report_digest(self.domain, report), report.signature) for report in payload.reports]
             found = update_hash([transaction_hash(*pair) for pair in pairs])
         else:
-            digest = action_digest(self.domain, payload.action, self.machine.markets.name_hash_of)
-            pairs = [(digest, payload.signature)]
+            pairs = signature_pairs(self.domain, payload, self.machine.markets.name_hash_of)
             found = transaction_hash(*pairs[0])
         return Transaction(payload, tuple(recover_many(pairs)), found)

@@ -48,6 +48,22 @@ class Scope(IntEnum):
     TRADE = 1
 
 
+class TriggerSource(IntEnum):
+    """Whose price sets off a trigger."""
+
+    MARK = 0
+    """The mark of the order's own instrument."""
+    INDEX = 1
+    """The index of its underlying."""
+
+
+class TriggerCondition(IntEnum):
+    """Where that price must stand; a stop and a take-profit differ in nothing else."""
+
+    AT_OR_ABOVE = 0
+    AT_OR_BELOW = 1
+
+
 class Order(msgspec.Struct, frozen=True, array_like=True):
     market: int
     side: Side
@@ -71,6 +87,32 @@ class Replacement(msgspec.Struct, frozen=True, array_like=True):
     price_uusd: int
     size_ulots: int
     """The new total, counting what was already filled; at or below that the order is cancelled."""
+
+
+class Leg(msgspec.Struct, frozen=True, array_like=True):
+    market: int
+    side: Side
+    """What the account of the quote does."""
+    size_ulots: int
+
+
+class Quote(msgspec.Struct, frozen=True, array_like=True):
+    """A maker's offer of several trades at once, or none, for one price; he signs it apart."""
+
+    account: int
+    legs: tuple[Leg, ...]
+    net_uusd: int
+    """Signed: what this account receives for all legs together; below 0 it pays. Fees are apart."""
+    taker_account: int
+    """The only account that may execute it; 0: any."""
+    terms_hash: bytes
+    """32 bytes: of what the two agreed besides; zeros for nothing."""
+    nonce: int
+    """Of quotes alone: an account's quotes of one expiry have different ones."""
+    expiry_s: int
+    """From this second on it cannot be executed."""
+    max_fee_uusd: int
+    """Bound of the venue fees that it may cost its account."""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -143,6 +185,100 @@ class CancelAllAfter(Envelope, frozen=True, kw_only=True, tag=10):
     timeout_s: int
 
 
+class ExecuteQuote(Envelope, frozen=True, kw_only=True, tag=11):
+    """Takes the other side of a quote: all its legs at once."""
+
+    KIND: ClassVar[int] = 11
+    quote: Quote
+    quote_signature: bytes
+    """64 bytes, EIP-2098: of the quote, by its account. Part of what the taker signs."""
+    limit_uusd: int
+    """Signed: the most that this account will pay net; below 0, what it wants to receive at least."""
+
+
+class CancelQuote(Envelope, frozen=True, kw_only=True, tag=12):
+    """Makes the account's quote of this nonce and expiry as good as executed."""
+
+    KIND: ClassVar[int] = 12
+    quote_nonce: int
+    quote_expiry_s: int
+
+
+class SetProtection(Envelope, frozen=True, kw_only=True, tag=13):
+    """Market-maker protection in one underlying: limits of what may be traded with the account's resting
+    orders within an interval. A limit of 0 is none; an interval of 0 ends the protection."""
+
+    KIND: ClassVar[int] = 13
+    underlying: str
+    interval_ms: int
+    frozen_ms: int
+    """How long nothing may be placed after a breach; 0: until it is reset."""
+    quantity_ulots: int
+    delta_ulots: int
+    """Of the sum of signed deltas, either way."""
+    vega_uusd: int
+    """Of the sum of signed vegas, either way: dollars for a volatility point."""
+
+
+class ResetProtection(Envelope, frozen=True, kw_only=True, tag=14):
+    """Ends a freeze, and counts from nothing again."""
+
+    KIND: ClassVar[int] = 14
+    underlying: str
+
+
+class PlaceTrigger(Envelope, frozen=True, kw_only=True, tag=15):
+    """An order that is placed when a price gets somewhere: a stop, a take-profit."""
+
+    KIND: ClassVar[int] = 15
+    order: Order
+    source: TriggerSource
+    condition: TriggerCondition
+    trigger_uusd: int
+
+
+class CancelTrigger(Envelope, frozen=True, kw_only=True, tag=16):
+    """`order_id` is the one that the order will have when it is placed."""
+
+    KIND: ClassVar[int] = 16
+    cancel: Cancel
+
+
+class StartAuction(Envelope, frozen=True, kw_only=True, tag=24):
+    """Puts an account that is below maintenance margin up for auction. Anyone may."""
+
+    KIND: ClassVar[int] = 24
+    liquidated: int
+
+
+class Bid(Envelope, frozen=True, kw_only=True, tag=25):
+    """Takes over a share of all positions of an account in auction, at their marks, for a reward in cash."""
+
+    KIND: ClassVar[int] = 25
+    liquidated: int
+    share_ppm: int
+    """Of what the account holds now."""
+    min_reward_uusd: int
+    """The least reward for which the bidder does it."""
+
+
+class EndAuction(Envelope, frozen=True, kw_only=True, tag=26):
+    """Ends the auction of an account that is healthy again, or has nothing left. Anyone may."""
+
+    KIND: ClassVar[int] = 26
+    liquidated: int
+
+
+class Deleverage(Envelope, frozen=True, kw_only=True, tag=27):
+    """Closes a position of an insolvent account against others who profit on its other side. Anyone may."""
+
+    KIND: ClassVar[int] = 27
+    liquidated: int
+    market: int
+    counterparties: tuple[int, ...]
+    """In this order, until the position is closed."""
+
+
 Action = (
     PlaceOrder
     | CancelOrder
@@ -154,6 +290,16 @@ Action = (
     | AuthorizeSessionKey
     | RevokeSessionKey
     | CancelAllAfter
+    | ExecuteQuote
+    | CancelQuote
+    | SetProtection
+    | ResetProtection
+    | PlaceTrigger
+    | CancelTrigger
+    | StartAuction
+    | Bid
+    | EndAuction
+    | Deleverage
 )
 
 
@@ -213,8 +359,9 @@ Payload = SignedAction | OracleUpdate
 class Transaction(msgspec.Struct, frozen=True):
     """A payload whose signatures have been recovered, ready for the transition.
 
-    `signers` holds the recovered address of the action's signature, or of each report's; `None` stands where
-    a signature recovers to nothing. `hash` identifies the transaction everywhere (`eip712.transaction_hash`).
+    `signers` holds the recovered address of the action's signature (and after it that of the quote which it
+    executes), or of each report's; `None` stands where a signature recovers to nothing. `hash` identifies the
+    transaction everywhere (`eip712.transaction_hash`).
     """
 
     payload: Payload

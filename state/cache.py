@@ -38,6 +38,13 @@ _BUCKET_PREFIX: Final = {
     keys.EXPIRY_MARKET: 6,
     keys.MARKET_POSITION: 5,
     keys.DUE: 1,
+    keys.TRIGGER: 14,
+    keys.ACCOUNT_TRIGGER: 9,
+    keys.MARKET_TRIGGER: 5,
+    keys.TRIGGER_QUEUE: 5,
+    keys.QUOTE_USED: 1,
+    keys.BLOCK_TRADE: 1,
+    keys.CLEANUP: 1,
     keys.AUCTION: 1,
 }
 """Length of the prefix that names a key's bucket; kinds that are not here are never iterated."""

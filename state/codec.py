@@ -17,22 +17,33 @@ from typing import Any, TypeVar
 
 from state.actions import (
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
     OracleReport,
     OracleUpdate,
     Order,
     Payload,
     PlaceOrder,
+    PlaceTrigger,
     Price,
+    Quote,
     Rate,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
+    SetProtection,
     SignedAction,
+    StartAuction,
     SurfaceReport,
     Transfer,
     Withdraw,
@@ -45,9 +56,11 @@ from state.codec_format import (
     BYTES,
     CLOCK_NONCE,
     EXPIRY_FLAG,
+    HASH_BYTES,
     MAX_MARKET,
     MAX_ORDER_ID,
     MAX_TIMESTAMP_MS,
+    NO_HASH,
     SIGNATURE_BYTES,
     CodecError,
     MarketEntry,
@@ -63,6 +76,7 @@ from state.codec_format import (
 from state.units import (
     MAX_BULK_OPERATIONS,
     MAX_FEEDS_PER_REPORT,
+    MAX_LEGS,
     MAX_NONCE,
     MAX_PUBLISHERS,
     MS_PER_S,
@@ -167,6 +181,66 @@ def _session_key(action: AuthorizeSessionKey) -> bytes:
     return key + BYTES[action.scope] + varint(action.expiry_s, "expiry_s")
 
 
+def _quote(quote: Quote, now_s: int, timestamp_ms: int) -> bytes:
+    if len(quote.legs) > MAX_LEGS:
+        raise CodecError("legs", f"more than {MAX_LEGS}")
+    parts = [varint(quote.account, "account"), varint(len(quote.legs))]
+    for leg in quote.legs:
+        if leg.market > MAX_MARKET:
+            raise CodecError("legs", f"market {leg.market} does not fit")
+        parts += [varint(leg.market << 1 | leg.side, "market"), varint(leg.size_ulots, "size_ulots")]
+    terms = _fixed(quote.terms_hash, HASH_BYTES, "terms_hash")
+    parts += [
+        signed_varint(quote.net_uusd, "net_uusd"),
+        varint(quote.taker_account, "taker_account"),
+        BYTES[0] if terms == NO_HASH else BYTES[1] + terms,
+        _nonce(quote.nonce, timestamp_ms),
+        signed_varint(quote.expiry_s - now_s, "expiry_s"),
+        varint(quote.max_fee_uusd, "max_fee_uusd"),
+    ]
+    return b"".join(parts)
+
+
+def _execute_quote(action: ExecuteQuote, timestamp_ms: int) -> bytes:
+    return (
+        _quote(action.quote, timestamp_ms // MS_PER_S, timestamp_ms)
+        + _fixed(action.quote_signature, SIGNATURE_BYTES, "quote_signature")
+        + signed_varint(action.limit_uusd, "limit_uusd")
+    )
+
+
+def _cancel_quote(action: CancelQuote, timestamp_ms: int) -> bytes:
+    ahead = action.quote_expiry_s - timestamp_ms // MS_PER_S
+    return _nonce(action.quote_nonce, timestamp_ms) + signed_varint(ahead, "quote_expiry_s")
+
+
+def _protection(action: SetProtection) -> bytes:
+    numbers = ("interval_ms", "frozen_ms", "quantity_ulots", "delta_ulots", "vega_uusd")
+    return write_name(action.underlying) + b"".join([varint(getattr(action, name), name) for name in numbers])
+
+
+def _trigger(action: PlaceTrigger, now_s: int, table: Table) -> bytes:
+    flags = action.source | action.condition << 1
+    return _order(action.order, now_s, table) + BYTES[flags] + varint(action.trigger_uusd, "trigger_uusd")
+
+
+# Two actions stand apart: what they say is relative to the block's milliseconds.
+_QUOTING: dict[type[Any], Callable[[Any, int], bytes]] = {
+    ExecuteQuote: _execute_quote,
+    CancelQuote: _cancel_quote,
+}
+
+
+def _deleverage(action: Deleverage) -> bytes:
+    if len(action.counterparties) > MAX_BULK_OPERATIONS:
+        raise CodecError("counterparties", f"more than {MAX_BULK_OPERATIONS}")
+    return (
+        varint(action.liquidated, "liquidated")
+        + _market(action.market)
+        + _list(action.counterparties, lambda account: varint(account, "account"), "counterparties")
+    )
+
+
 _ENCODERS: dict[type[Any], Callable[[Any, int, Table], bytes]] = {
     PlaceOrder: lambda action, now_s, table: _order(action.order, now_s, table),
     CancelOrder: lambda action, _, __: _cancel(action.cancel, action.nonce),
@@ -182,6 +256,18 @@ _ENCODERS: dict[type[Any], Callable[[Any, int, Table], bytes]] = {
     AuthorizeSessionKey: lambda action, _, __: _session_key(action),
     RevokeSessionKey: lambda action, _, __: _fixed(action.key, ADDRESS_BYTES, "key"),
     CancelAllAfter: lambda action, _, __: varint(action.timeout_s, "timeout_s"),
+    SetProtection: lambda action, _, __: _protection(action),
+    ResetProtection: lambda action, _, __: write_name(action.underlying),
+    PlaceTrigger: _trigger,
+    CancelTrigger: lambda action, _, __: _cancel(action.cancel, action.nonce),
+    StartAuction: lambda action, _, __: varint(action.liquidated, "liquidated"),
+    Bid: lambda action, _, __: (
+        varint(action.liquidated, "liquidated")
+        + varint(action.share_ppm, "share_ppm")
+        + varint(action.min_reward_uusd, "min_reward_uusd")
+    ),
+    EndAuction: lambda action, _, __: varint(action.liquidated, "liquidated"),
+    Deleverage: lambda action, _, __: _deleverage(action),
 }
 
 
@@ -259,6 +345,8 @@ def encode_transaction(payload: Payload, timestamp_ms: int, table: Table) -> byt
     action = payload.action
     now_s = timestamp_ms // MS_PER_S
     bid = action.priority_bid_uusd
+    quoting = _QUOTING.get(type(action))
+    own = quoting(action, timestamp_ms) if quoting else _ENCODERS[type(action)](action, now_s, table)
     return b"".join(
         (
             BYTES[action.KIND | BID_FLAG if bid else action.KIND],
@@ -267,7 +355,7 @@ def encode_transaction(payload: Payload, timestamp_ms: int, table: Table) -> byt
             signed_varint(action.deadline_s - now_s, "deadline_s"),
             varint(action.max_fee_uusd, "max_fee_uusd"),
             varint(bid, "priority_bid_uusd") if bid else b"",
-            _ENCODERS[type(action)](action, now_s, table),
+            own,
             _fixed(payload.signature, SIGNATURE_BYTES, "signature"),
         )
     )

@@ -15,28 +15,42 @@ from typing import Any, Final, TypeVar
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
+    Leg,
     OracleReport,
     OracleUpdate,
     Order,
     OrderKind,
     Payload,
     PlaceOrder,
+    PlaceTrigger,
     Price,
+    Quote,
     Rate,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
     Scope,
     SelfTrade,
+    SetProtection,
     Side,
     SignedAction,
+    StartAuction,
     SurfaceReport,
     Transfer,
+    TriggerCondition,
+    TriggerSource,
     Withdraw,
 )
 from state.codec_format import (
@@ -44,8 +58,10 @@ from state.codec_format import (
     BID_FLAG,
     CLOCK_NONCE,
     EXPIRY_FLAG,
+    HASH_BYTES,
     MAX_MARKET,
     MAX_ORDER_ID,
+    NO_HASH,
     SIGNATURE_BYTES,
     CodecError,
     MarketEntry,
@@ -61,6 +77,7 @@ from state.codec_format import (
 from state.units import (
     MAX_BULK_OPERATIONS,
     MAX_FEEDS_PER_REPORT,
+    MAX_LEGS,
     MAX_NONCE,
     MAX_PUBLISHERS,
     MS_PER_S,
@@ -153,33 +170,33 @@ def _read_list(
     return tuple(items), offset
 
 
-# A body reader takes (data, offset, the action's nonce, the block's second, table) and returns the action's
-# own fields by name, and the offset after them.
+# A body reader takes (data, offset, the action's nonce, the block's time in ms, table) and returns the
+# action's own fields by name, and the offset after them.
 Fields = tuple[dict[str, Any], int]
 
 
-def _read_place(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
-    order, offset = _read_order(data, offset, now_s, table)
+def _read_place(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    order, offset = _read_order(data, offset, now_ms // MS_PER_S, table)
     return {"order": order}, offset
 
 
-def _read_cancel_order(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_cancel_order(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     cancel, offset = _read_cancel(data, offset, nonce)
     return {"cancel": cancel}, offset
 
 
-def _read_cancel_all(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_cancel_all(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     market, offset = _read_market(data, offset)
     return {"market": market}, offset
 
 
-def _read_replace(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_replace(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     replacement, offset = _read_replacement(data, offset, nonce, table)
     return {"replacement": replacement}, offset
 
 
-def _read_bulk(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
-    left = MAX_BULK_OPERATIONS
+def _read_bulk(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    left, now_s = MAX_BULK_OPERATIONS, now_ms // MS_PER_S
     cancels, offset = _read_list(data, offset, left, lambda at: _read_cancel(data, at, nonce), "cancels")
     left -= len(cancels)
     replacements, offset = _read_list(
@@ -190,19 +207,19 @@ def _read_bulk(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -
     return {"cancels": cancels, "replacements": replacements, "orders": orders}, offset
 
 
-def _read_transfer(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_transfer(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     to_account, offset = read_varint(data, offset)
     amount, offset = read_varint(data, offset)
     return {"to_account": to_account, "amount_uusd": amount}, offset
 
 
-def _read_withdraw(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_withdraw(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     recipient, offset = read_bytes(data, offset, ADDRESS_BYTES)
     amount, offset = read_varint(data, offset)
     return {"recipient": recipient, "amount_uusd": amount}, offset
 
 
-def _read_authorize(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_authorize(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     key, offset = read_bytes(data, offset, ADDRESS_BYTES)
     scope = data[offset]
     if scope >= len(Scope):
@@ -211,14 +228,104 @@ def _read_authorize(data: bytes, offset: int, nonce: int, now_s: int, table: Tab
     return {"key": key, "scope": Scope(scope), "expiry_s": expiry_s}, offset
 
 
-def _read_revoke(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_revoke(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     key, offset = read_bytes(data, offset, ADDRESS_BYTES)
     return {"key": key}, offset
 
 
-def _read_cancel_all_after(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+def _read_cancel_all_after(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
     timeout_s, offset = read_varint(data, offset)
     return {"timeout_s": timeout_s}, offset
+
+
+def _read_leg(data: bytes, offset: int) -> tuple[Leg, int]:
+    value, offset = read_varint(data, offset)
+    if value >> 1 > MAX_MARKET:
+        raise CodecError("legs", "market out of range")
+    size, offset = read_varint(data, offset)
+    return Leg(value >> 1, Side(value & 1), size), offset
+
+
+def _read_quote(data: bytes, offset: int, timestamp_ms: int) -> tuple[Quote, int]:
+    account, offset = read_varint(data, offset)
+    legs, offset = _read_list(data, offset, MAX_LEGS, lambda at: _read_leg(data, at), "legs")
+    net, offset = read_signed(data, offset)
+    taker, offset = read_varint(data, offset)
+    terms = NO_HASH
+    with_terms = data[offset]
+    offset += 1
+    if with_terms:
+        terms, offset = read_bytes(data, offset, HASH_BYTES)
+        if with_terms != 1 or terms == NO_HASH:
+            raise CodecError("terms_hash", "not its only encoding")
+    nonce, offset = _read_nonce(data, offset, timestamp_ms)
+    ahead, offset = read_signed(data, offset)
+    expiry_s = in_u64(timestamp_ms // MS_PER_S + ahead, "expiry_s")
+    max_fee, offset = read_varint(data, offset)
+    return Quote(account, legs, net, taker, terms, nonce, expiry_s, max_fee), offset
+
+
+def _read_execute_quote(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    quote, offset = _read_quote(data, offset, now_ms)
+    signature, offset = read_bytes(data, offset, SIGNATURE_BYTES)
+    limit, offset = read_signed(data, offset)
+    return {"quote": quote, "quote_signature": signature, "limit_uusd": limit}, offset
+
+
+def _read_cancel_quote(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    quote_nonce, offset = _read_nonce(data, offset, now_ms)
+    ahead, offset = read_signed(data, offset)
+    expiry_s = in_u64(now_ms // MS_PER_S + ahead, "quote_expiry_s")
+    return {"quote_nonce": quote_nonce, "quote_expiry_s": expiry_s}, offset
+
+
+def _read_set_protection(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    underlying, offset = read_name(data, offset)
+    fields: dict[str, Any] = {"underlying": underlying}
+    for name in ("interval_ms", "frozen_ms", "quantity_ulots", "delta_ulots", "vega_uusd"):
+        fields[name], offset = read_varint(data, offset)
+    return fields, offset
+
+
+def _read_reset_protection(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    underlying, offset = read_name(data, offset)
+    return {"underlying": underlying}, offset
+
+
+def _read_trigger(data: bytes, offset: int, nonce: int, now_ms: int, table: Table) -> Fields:
+    order, offset = _read_order(data, offset, now_ms // MS_PER_S, table)
+    flags = data[offset]
+    if flags > 3:
+        raise CodecError("flags", f"{flags:#04x} means nothing")
+    trigger, offset = read_varint(data, offset + 1)
+    fields = {
+        "order": order,
+        "source": TriggerSource(flags & 1),
+        "condition": TriggerCondition(flags >> 1),
+        "trigger_uusd": trigger,
+    }
+    return fields, offset
+
+
+def _read_liquidated(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+    liquidated, offset = read_varint(data, offset)
+    return {"liquidated": liquidated}, offset
+
+
+def _read_bid(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+    liquidated, offset = read_varint(data, offset)
+    share, offset = read_varint(data, offset)
+    reward, offset = read_varint(data, offset)
+    return {"liquidated": liquidated, "share_ppm": share, "min_reward_uusd": reward}, offset
+
+
+def _read_deleverage(data: bytes, offset: int, nonce: int, now_s: int, table: Table) -> Fields:
+    liquidated, offset = read_varint(data, offset)
+    market, offset = _read_market(data, offset)
+    counterparties, offset = _read_list(
+        data, offset, MAX_BULK_OPERATIONS, lambda at: read_varint(data, at), "counterparties"
+    )
+    return {"liquidated": liquidated, "market": market, "counterparties": counterparties}, offset
 
 
 _READERS: dict[int, tuple[Callable[..., Action], Callable[[bytes, int, int, int, Table], Fields]]] = {
@@ -232,6 +339,16 @@ _READERS: dict[int, tuple[Callable[..., Action], Callable[[bytes, int, int, int,
     AuthorizeSessionKey.KIND: (AuthorizeSessionKey, _read_authorize),
     RevokeSessionKey.KIND: (RevokeSessionKey, _read_revoke),
     CancelAllAfter.KIND: (CancelAllAfter, _read_cancel_all_after),
+    ExecuteQuote.KIND: (ExecuteQuote, _read_execute_quote),
+    CancelQuote.KIND: (CancelQuote, _read_cancel_quote),
+    SetProtection.KIND: (SetProtection, _read_set_protection),
+    ResetProtection.KIND: (ResetProtection, _read_reset_protection),
+    PlaceTrigger.KIND: (PlaceTrigger, _read_trigger),
+    CancelTrigger.KIND: (CancelTrigger, _read_cancel_order),
+    StartAuction.KIND: (StartAuction, _read_liquidated),
+    Bid.KIND: (Bid, _read_bid),
+    EndAuction.KIND: (EndAuction, _read_liquidated),
+    Deleverage.KIND: (Deleverage, _read_deleverage),
 }
 
 
@@ -264,7 +381,7 @@ def _read_action(data: bytes, offset: int, timestamp_ms: int, table: Table) -> t
         bid, offset = read_varint(data, offset)
         if bid == 0:
             raise CodecError("priority_bid_uusd", "0 is encoded by the flag's absence")
-    fields, offset = read_fields(data, offset, nonce, now_s, table)
+    fields, offset = read_fields(data, offset, nonce, timestamp_ms, table)
     signature, offset = read_bytes(data, offset, SIGNATURE_BYTES)
     action = make(
         account=account,

@@ -22,6 +22,8 @@ BLOCK_END: Final = b"\x00"
 EXPIRY_FLAG: Final = 0x80
 SIGNATURE_BYTES: Final = 64
 ADDRESS_BYTES: Final = 20
+HASH_BYTES: Final = 32
+NO_HASH: Final = bytes(HASH_BYTES)
 
 
 class CodecError(Exception):

@@ -6,7 +6,15 @@ whoever executes any single step; everything else only collects output.
 
 from __future__ import annotations
 
-from state.block import LifeEvent, LiquidationEvent, MessageResult, OperationResult, OrderEvent, Trade
+from state.block import (
+    LifeEvent,
+    LiquidationEvent,
+    MessageResult,
+    OperationResult,
+    OrderEvent,
+    Trade,
+    TriggerEvent,
+)
 from state.codec import MarketEntry, Table
 from state.units import MS_PER_S
 
@@ -30,6 +38,7 @@ class BlockContext:
         "table",
         "timestamp_ms",
         "trades",
+        "triggers",
         "withdrawal",
     )
 
@@ -45,6 +54,7 @@ class BlockContext:
         self.trades: list[Trade] = []
         self.orders: list[OrderEvent] = []
         self.life: list[LifeEvent] = []
+        self.triggers: list[TriggerEvent] = []
         self.accounts: set[int] = set()
         self.markets: set[int] = set()
         self.message_results: list[MessageResult] = []

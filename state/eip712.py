@@ -1,9 +1,8 @@
 """EIP-712: what a signature covers, who signed it, and what a wallet is asked to show.
 
 Our structs are few and fixed, so digests are packed directly: type hashes and the hashes of enum strings are
-computed once, integers stand in the last 8 bytes of their 32-byte words. The type strings below are the only
-description of the structs; the typed data for wallets, the wire forms and the type hashes are derived from
-them, and the tests compare every digest with eth_account's.
+computed once, integers stand in the last 8 bytes of their 32-byte words. The structs themselves are described
+in `eip712_types`; the tests compare every digest with eth_account's.
 
 A signature is 64 bytes (EIP-2098): r, then s with the parity of the key's y in the top bit. Only low s is
 valid, so nobody but the signer can turn one valid signature into another.
@@ -25,83 +24,53 @@ from msgspec.structs import force_setattr
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
     OracleReport,
     Order,
     PlaceOrder,
+    PlaceTrigger,
+    Quote,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
+    SetProtection,
+    SignedAction,
+    StartAuction,
     SurfaceReport,
     Transfer,
     Withdraw,
 )
 from state.block import BlockHeader
+from state.eip712_types import (
+    DOMAIN_NAME,
+    DOMAIN_VERSION,
+    ORDER_KINDS,
+    SCOPES,
+    SELF_TRADES,
+    SIDES,
+    TRIGGER_CONDITIONS,
+    TRIGGER_SOURCES,
+    TYPE_HASHES,
+    TYPES,
+    nested_types,
+    type_string,
+)
 from state.errors import RejectCode, Rejected
 from state.hashing import keccak
 
 Names = Callable[[int], bytes]
 """keccak of an instrument's name by market number; KeyError when there is no such market."""
-
-DOMAIN_NAME: Final = "Straddle"
-DOMAIN_VERSION: Final = "1"
-SIDES: Final = ("buy", "sell")
-ORDER_KINDS: Final = ("limit", "post-only", "immediate-or-cancel", "fill-or-kill", "market")
-SELF_TRADES: Final = ("cancel-maker", "cancel-taker", "decrement-both")
-SCOPES: Final = ("cancel-only", "trade")
-"""The strings that stand for the enums of `actions`, by value."""
-
-_END: Final = "uint64 nonce,uint64 deadline_s,uint64 max_fee_uusd,uint64 priority_bid_uusd"
-_FIELDS: Final = {
-    "EIP712Domain": "string name,string version,uint256 chainId,address verifyingContract",
-    "Order": "string instrument,string side,string kind,uint64 price_uusd,uint64 size_ulots,"
-    "bool reduce_only,uint64 expiry_s,string self_trade",
-    "Cancel": "string instrument,uint64 order_id",
-    "Replacement": "string instrument,uint64 order_id,uint64 price_uusd,uint64 size_ulots",
-    "PlaceOrder": f"uint64 account,Order order,{_END}",
-    "CancelOrder": f"uint64 account,Cancel cancel,{_END}",
-    "CancelAll": f"uint64 account,string instrument,{_END}",
-    "ReplaceOrder": f"uint64 account,Replacement replacement,{_END}",
-    "BulkOrders": f"uint64 account,Cancel[] cancels,Replacement[] replacements,Order[] orders,{_END}",
-    "Transfer": f"uint64 account,uint64 to_account,uint64 amount_uusd,{_END}",
-    "Withdraw": f"uint64 account,address recipient,uint64 amount_uusd,{_END}",
-    "AuthorizeSessionKey": f"uint64 account,address key,string scope,uint64 expiry_s,{_END}",
-    "RevokeSessionKey": f"uint64 account,address key,{_END}",
-    "CancelAllAfter": f"uint64 account,uint64 timeout_s,{_END}",
-    "OracleReport": "uint64 timestamp_ms,Price[] prices,Rate[] rates,SurfaceReport[] surfaces",
-    "Price": "string feed,uint64 value_uusd,uint64 confidence_ppm",
-    "Rate": "string feed,int64 value_ppb,uint64 confidence_ppm",
-    "SurfaceReport": "string feed,int64 a_pico,int64 b_pico,int64 rho_pico,int64 m_pico,int64 sigma_pico,"
-    "uint64 forward_uusd,uint64 tau_s,uint64 confidence_ppm",
-    "BlockHeader": "uint64 number,bytes32 parent_hash,uint64 timestamp_ms,bytes32 transactions,"
-    "uint64 l1_block,uint64 inbox_next",
-}
-
-
-def _split(fields: str) -> tuple[tuple[str, str], ...]:
-    pairs = (pair.split(" ") for pair in fields.split(","))
-    return tuple((name, kind) for kind, name in pairs)
-
-
-TYPES: dict[str, tuple[tuple[str, str], ...]] = {name: _split(text) for name, text in _FIELDS.items()}
-"""(field name, EIP-712 type) of every struct, in order."""
-
-
-def nested_types(name: str) -> list[str]:
-    """The structs that fields of `name` contain, sorted. None of ours nests deeper than once."""
-    return sorted({kind.removesuffix("[]") for _, kind in TYPES[name]} & TYPES.keys())
-
-
-def type_string(name: str) -> str:
-    """EIP-712 encodeType."""
-    return "".join(f"{each}({_FIELDS[each]})" for each in (name, *nested_types(name)))
-
-
-TYPE_HASHES: dict[str, bytes] = {name: keccak(type_string(name).encode()) for name in TYPES}
 
 
 def _hashes(strings: Iterable[str]) -> tuple[bytes, ...]:
@@ -112,6 +81,8 @@ _SIDE_HASHES: Final = _hashes(SIDES)
 _KIND_HASHES: Final = _hashes(ORDER_KINDS)
 _SELF_TRADE_HASHES: Final = _hashes(SELF_TRADES)
 _SCOPE_HASHES: Final = _hashes(SCOPES)
+_SOURCE_HASHES: Final = _hashes(TRIGGER_SOURCES)
+_CONDITION_HASHES: Final = _hashes(TRIGGER_CONDITIONS)
 _EMPTY_HASH: Final = keccak(b"")
 
 
@@ -149,6 +120,10 @@ _two_numbers = Struct(">24xQ 24xQ").pack
 _address_word = Struct(">12x20s").pack
 _address_number = Struct(">12x20s 24xQ").pack
 _key_words = Struct(">12x20s 32s 24xQ").pack
+_leg_words = Struct(">32s 32s 32s 24xQ").pack
+_quote_words = Struct(">32s 24xQ 32s 32s 24xQ 32s 24xQ 24xQ 24xQ").pack
+_protection_words = Struct(">32s 24xQ 24xQ 24xQ 24xQ 24xQ").pack
+_trigger_words = Struct(">32s 32s 32s 24xQ").pack
 _price_words = Struct(">32s 32s 24xQ 24xQ").pack
 _feed_words = Struct(">32s 32s").pack
 _report_words = Struct(">32s 24xQ 32s 32s 32s").pack
@@ -157,6 +132,8 @@ _header_words = Struct(">32s 24xQ 32s 24xQ 32s 24xQ 24xQ").pack
 _ORDER_TYPE: Final = TYPE_HASHES["Order"]
 _CANCEL_TYPE: Final = TYPE_HASHES["Cancel"]
 _REPLACEMENT_TYPE: Final = TYPE_HASHES["Replacement"]
+_LEG_TYPE: Final = TYPE_HASHES["Leg"]
+_QUOTE_TYPE: Final = TYPE_HASHES["Quote"]
 _PRICE_TYPE: Final = TYPE_HASHES["Price"]
 _RATE_TYPE: Final = TYPE_HASHES["Rate"]
 _SURFACE_TYPE: Final = TYPE_HASHES["SurfaceReport"]
@@ -201,6 +178,43 @@ def _bulk_words(action: BulkOrders, names: Names) -> bytes:
     return b"".join([keccak(b"".join(hashes)) for hashes in (cancels, replacements, orders)])
 
 
+def quote_hash(quote: Quote, names: Names) -> bytes:
+    """EIP-712 struct hash of a maker's quote. Raises KeyError for an unknown market."""
+    legs = [
+        keccak(_leg_words(_LEG_TYPE, names(leg.market), _SIDE_HASHES[leg.side], leg.size_ulots))
+        for leg in quote.legs
+    ]
+    return keccak(
+        _quote_words(
+            _QUOTE_TYPE,
+            quote.account,
+            keccak(b"".join(legs)),
+            _signed_word(quote.net_uusd),
+            quote.taker_account,
+            quote.terms_hash,
+            quote.nonce,
+            quote.expiry_s,
+            quote.max_fee_uusd,
+        )
+    )
+
+
+def quote_digest(domain: Domain, quote: Quote, names: Names) -> bytes:
+    """What the maker signs. Raises as `quote_hash`."""
+    return keccak(domain.prefix + quote_hash(quote, names))
+
+
+def _protection(action: SetProtection) -> bytes:
+    return _protection_words(
+        keccak(action.underlying.encode()),
+        action.interval_ms,
+        action.frozen_ms,
+        action.quantity_ulots,
+        action.delta_ulots,
+        action.vega_uusd,
+    )
+
+
 # The words between `account` and `nonce` of each action.
 _OWN_WORDS: dict[type[Any], Callable[[Any, Names], bytes]] = {
     PlaceOrder: lambda action, names: _order_hash(action.order, names),
@@ -215,6 +229,29 @@ _OWN_WORDS: dict[type[Any], Callable[[Any, Names], bytes]] = {
     ),
     RevokeSessionKey: lambda action, _: _address_word(action.key),
     CancelAllAfter: lambda action, _: _number_word(action.timeout_s),
+    ExecuteQuote: lambda action, names: (
+        quote_hash(action.quote, names) + keccak(action.quote_signature) + _signed_word(action.limit_uusd)
+    ),
+    CancelQuote: lambda action, _: _two_numbers(action.quote_nonce, action.quote_expiry_s),
+    SetProtection: lambda action, _: _protection(action),
+    ResetProtection: lambda action, _: keccak(action.underlying.encode()),
+    PlaceTrigger: lambda action, names: _trigger_words(
+        _order_hash(action.order, names),
+        _SOURCE_HASHES[action.source],
+        _CONDITION_HASHES[action.condition],
+        action.trigger_uusd,
+    ),
+    CancelTrigger: lambda action, names: _cancel_hash(action.cancel, names),
+    StartAuction: lambda action, _: _number_word(action.liquidated),
+    Bid: lambda action, _: (
+        _two_numbers(action.liquidated, action.share_ppm) + _number_word(action.min_reward_uusd)
+    ),
+    EndAuction: lambda action, _: _number_word(action.liquidated),
+    Deleverage: lambda action, names: (
+        _number_word(action.liquidated)
+        + names(action.market)
+        + keccak(b"".join([_number_word(account) for account in action.counterparties]))
+    ),
 }
 _ACTION_TYPES: Final = {action: TYPE_HASHES[action.__name__] for action in _OWN_WORDS}
 
@@ -232,6 +269,16 @@ def action_hash(action: Action, names: Names) -> bytes:
 def action_digest(domain: Domain, action: Action, names: Names) -> bytes:
     """What the trader signs. Raises as `action_hash`."""
     return keccak(domain.prefix + action_hash(action, names))
+
+
+def signature_pairs(domain: Domain, signed: SignedAction, names: Names) -> list[tuple[bytes, bytes]]:
+    """(digest, signature) of an action, and after it of the quote that it executes: whose recovered addresses
+    are the signers of its `Transaction`. Raises as `action_hash`."""
+    action = signed.action
+    pairs = [(action_digest(domain, action, names), signed.signature)]
+    if type(action) is ExecuteQuote:
+        pairs.append((quote_digest(domain, action.quote, names), action.quote_signature))
+    return pairs
 
 
 def report_hash(report: OracleReport) -> bytes:
@@ -410,13 +457,15 @@ _ENUMS: dict[str, tuple[str, ...]] = {
     "kind": ORDER_KINDS,
     "self_trade": SELF_TRADES,
     "scope": SCOPES,
+    "source": TRIGGER_SOURCES,
+    "condition": TRIGGER_CONDITIONS,
 }
 _SAFE_INTEGER: Final = 2**53 - 1
 """Larger numbers are not exact in JavaScript: wallets get them as decimal strings."""
 
 
 def message(struct: Any, instrument_name: Callable[[int], str]) -> dict[str, Any]:
-    """The fields of an action, report, header or nested struct as the typed data names them.
+    """The fields of an action, quote, report, header or nested struct as the typed data names them.
 
     Integers stay integers, addresses and hashes become 0x-hex, enums and instruments strings.
     """
@@ -428,10 +477,10 @@ def message(struct: Any, instrument_name: Callable[[int], str]) -> dict[str, Any
         value = getattr(struct, name)
         if name in _ENUMS:
             value = _ENUMS[name][value]
-        elif kind in ("address", "bytes32"):
+        elif kind in ("address", "bytes32", "bytes"):
             value = "0x" + value.hex()
         elif kind.endswith("[]"):
-            value = [message(item, instrument_name) for item in value]
+            value = [message(item, instrument_name) for item in value] if kind[:-2] in TYPES else list(value)
         elif kind in TYPES:
             value = message(value, instrument_name)
         values[name] = value
@@ -447,7 +496,7 @@ def _wallet_safe(value: Any) -> Any:
 
 
 def typed_data(
-    domain: Domain, struct: Action | OracleReport | BlockHeader, instrument_name: Callable[[int], str]
+    domain: Domain, struct: Action | Quote | OracleReport | BlockHeader, instrument_name: Callable[[int], str]
 ) -> dict[str, Any]:
     """The JSON object that `eth_signTypedData_v4` takes. Raises KeyError for an unknown market."""
     primary = type(struct).__name__

@@ -42,9 +42,11 @@ from state.keys import (
     instrument_key,
     market_key,
     market_positions_prefix,
+    market_triggers_prefix,
     name_key,
     order_book_prefix,
     parse_expiry_market,
+    parse_market_trigger,
     position_key,
     pricing_key,
 )
@@ -64,6 +66,7 @@ from state.leaves import (
 )
 from state.orders import remove
 from state.pricing import fixed_part
+from state.trigger_book import find_trigger, remove_trigger
 from state.units import MAX_CASH_UUSD, MAX_EXPIRIES, MS_PER_S, SETTLEMENT_WINDOW_MS, ULOTS_PER_LOT
 from state.view import StateView
 
@@ -152,7 +155,7 @@ def settle_step(view: StateView, block: BlockContext, due: bytes, number: int) -
 
 
 def _settle_market(view: StateView, block: BlockContext, number: int, expiry: Expiry, market: int) -> None:
-    """One step of one instrument: it stops, an order goes, a position goes, or it is settled."""
+    """One step of one instrument: it stops, an order or trigger goes, a position goes, or it is settled."""
     terms: Instrument = view.get(instrument_key(market))
     state: Market = view.get(market_key(market))
     payoff = payoff_uusd(terms.kind, terms.strike_uusd, expiry.settlement_uusd)
@@ -169,6 +172,12 @@ def _settle_market(view: StateView, block: BlockContext, number: int, expiry: Ex
         if order is not None:
             remove(view, block, order[0], order[1], OrderEnd.INSTRUMENT_EXPIRED)
             return
+    waiting = view.first_under(market_triggers_prefix(market))
+    if waiting is not None:
+        owner, order_id = parse_market_trigger(waiting[0])
+        key, trigger, entry = find_trigger(view, owner, market, order_id)
+        remove_trigger(view, block, key, trigger, entry, OrderEnd.INSTRUMENT_EXPIRED)
+        return
     holder = view.first_under(market_positions_prefix(market))
     if holder is not None:
         account = int.from_bytes(holder[0][5:13], "big")

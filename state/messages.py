@@ -21,6 +21,7 @@ from state.calendar import (
     Rule,
     parse_name,
 )
+from state.cleanup import cleanup_step
 from state.codec_format import is_name
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
@@ -121,6 +122,8 @@ def message_step(view: StateView, block: BlockContext, progress: Progress, messa
     """Consumes a message, or goes on with the forced order that it began."""
     if progress.task == Task.MATCH:
         match_step(view, block, progress)
+    elif progress.task == Task.CLEANUP:
+        cleanup_step(view, block, progress)
     else:
         _consume(view, block, progress, message)
     if progress.task == Task.NONE and block.operations and block.message_results:

@@ -2,8 +2,9 @@
 
 The first step checks everything. Then every feed is applied in a step of its own: prices, then rates, then
 surfaces, each by name. A price feed is an underlying's index, a perpetual's mark (`funding`), an expiry's
-forward, or the collateral's price. Last, by name, the expiries that the feeds belong to are priced anew if
-they have moved (`pricing`): of an index all its expiries, one in each step.
+forward, or the collateral's price. Then, by name, the expiries that the feeds belong to are priced anew if
+they have moved (`pricing`): of an index all its expiries, one in each step. Last, in the same order, the
+triggers are fired that these prices set off (`triggers`).
 
 Per feed, over the reports that name it: at least the quorum of them; each number is the lower median of
 theirs, the confidence the smallest, the time the oldest. Each report's time is later than the feed's last and
@@ -47,6 +48,7 @@ from state.leaves import (
     Task,
 )
 from state.pricing import PICO, heartbeat_ms, reprice, volatility_ppb
+from state.triggers import fire_in_expiry, fire_on_feed, has_room
 from state.units import (
     MAX_EXPIRIES,
     MAX_FEEDS_PER_REPORT,
@@ -334,14 +336,7 @@ def feed_step(view: StateView, block: BlockContext, progress: Progress, update: 
 def pricing_step(view: StateView, block: BlockContext, progress: Progress, update: OracleUpdate) -> None:
     """Prices one expiry of those that the next name of an update belongs to; `cursor` counts an index's."""
     names = plan_of(update).names
-    name = names[progress.operation]
-    feed: Feed | None = view.get(name_key(FEED, name))
-    numbers: list[int] = []
-    if feed is not None and feed.expiry:
-        numbers = [feed.expiry]
-    elif feed is not None and len(name) <= MAX_UNDERLYING_BYTES:
-        found: list[tuple[bytes, ExpiryOf]] = view.iterate_under(expiries_prefix(name.encode()), MAX_EXPIRIES)
-        numbers = [leaf.expiry for _, leaf in found]
+    numbers = _expiries_of(view, names[progress.operation])
     if progress.cursor < len(numbers):
         if reprice(view, block, numbers[progress.cursor]):
             start_trading(view, block, numbers[progress.cursor])
@@ -351,4 +346,48 @@ def pricing_step(view: StateView, block: BlockContext, progress: Progress, updat
         progress.operation += 1
         if progress.operation == len(names):
             progress.operation = 0
-            progress.task = Task.NONE
+            progress.looked = 0
+            progress.task = Task.TRIGGERS
+
+
+def _expiries_of(view: StateView, name: str) -> list[int]:
+    """The expiries that a feed belongs to: its own, or all of an index."""
+    feed: Feed | None = view.get(name_key(FEED, name))
+    if feed is None:
+        return []
+    if feed.expiry:
+        return [feed.expiry]
+    if len(name) > MAX_UNDERLYING_BYTES:
+        return []
+    found: list[tuple[bytes, ExpiryOf]] = view.iterate_under(expiries_prefix(name.encode()), MAX_EXPIRIES)
+    return [leaf.expiry for _, leaf in found]
+
+
+def trigger_step(view: StateView, block: BlockContext, progress: Progress, update: OracleUpdate) -> None:
+    """Fires one trigger, has looked at one market, or moves on: `cursor` 0 stands for the next name's own
+    feed, then it counts the expiries that the name belongs to."""
+    names = plan_of(update).names
+    if progress.operation < len(names) and has_room(progress):
+        name = names[progress.operation]
+        numbers = _expiries_of(view, name)
+        if progress.cursor == 0:
+            fired = _fire_on_own(view, block, progress, name)
+        else:
+            fired = fire_in_expiry(view, block, progress, numbers[progress.cursor - 1])
+        if fired:
+            return
+        progress.cursor += 1
+        if progress.cursor > len(numbers):
+            progress.cursor = 0
+            progress.operation += 1
+        return
+    progress.operation = progress.cursor = progress.looked = 0
+    progress.task = progress.parent = Task.NONE
+
+
+def _fire_on_own(view: StateView, block: BlockContext, progress: Progress, name: str) -> bool:
+    feed: Feed | None = view.get(name_key(FEED, name))
+    if feed is None or feed.expiry or feed.version == 0:
+        return False
+    market: MarketName | None = view.get(name_key(MARKET_NAME, name))
+    return fire_on_feed(view, block, progress, name, market.market if market else 0, feed.value_uusd)

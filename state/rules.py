@@ -14,23 +14,44 @@ from state.accounts import BID_CLASS, CANCEL_RIGHT, OWNER_RIGHT, TRADE_RIGHT
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
     Order,
     OrderKind,
     PlaceOrder,
+    PlaceTrigger,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
+    SetProtection,
+    StartAuction,
     Transfer,
     Withdraw,
 )
+from state.block import OperationResult, OrderEnd
+from state.blocks import (
+    apply_cancel_quote,
+    apply_execute,
+    check_cancel_quote,
+    check_execute,
+    check_legs,
+)
+from state.codec_format import NO_HASH
 from state.context import BlockContext
+from state.deleverage import apply_deleverage, check_deleverage
 from state.errors import RejectCode, Rejected
 from state.fees import BASE_UNITS, CANCEL_UNITS, ORDER_UNITS, POST_ONLY_UNITS, REPLACE_UNITS
-from state.leaves import Account, Progress, RestingOrder, Task
+from state.leaves import Account, AccountTrigger, Progress, RestingOrder, Task, Trigger
+from state.liquidation import apply_bid, apply_end, apply_start, check_bid, check_end, check_start
 from state.matching import place
 from state.operations import (
     ReplacePlan,
@@ -42,12 +63,17 @@ from state.operations import (
     order_id_of,
 )
 from state.orders import find_order, instrument_of
+from state.protection import apply_reset, apply_set, check_reset, check_set
+from state.trigger_book import find_trigger, remove_trigger
+from state.triggers import apply_place_trigger, check_place_trigger
 from state.units import MAX_BULK_OPERATIONS
 from state.view import StateView
 
 ORACLE_CLASS: Final = 0
 CANCEL_CLASS: Final = 1
 POST_ONLY_CLASS: Final = 2
+TERMS_UNITS: Final = 20
+"""Of a block trade whose terms are kept."""
 
 Check = Callable[[StateView, BlockContext, Progress, Any, Account, int], Any]
 """(view, block, progress, action, account, fee) -> plan"""
@@ -57,7 +83,7 @@ Apply = Callable[[StateView, BlockContext, Progress, Any, Any], None]
 
 class Rule(NamedTuple):
     units: int
-    """Execution units; 0 for a bulk action, whose operations count (`bulk_units`)."""
+    """Execution units; 0 for a bulk action or block trade, whose parts count (`bulk_units`)."""
     right: int
     order_class: int
     check: Check
@@ -143,6 +169,31 @@ def _apply_bulk(
     progress.operation = 0
 
 
+def _check_cancel_trigger(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    action: CancelTrigger,
+    account: Account,
+    fee: int,
+) -> tuple[bytes, Trigger, AccountTrigger]:
+    return find_trigger(view, action.account, action.cancel.market, action.cancel.order_id)
+
+
+def _apply_cancel_trigger(
+    view: StateView,
+    block: BlockContext,
+    progress: Progress,
+    action: CancelTrigger,
+    plan: tuple[bytes, Trigger, AccountTrigger],
+) -> None:
+    key, trigger, found = plan
+    remove_trigger(view, block, key, trigger, found, OrderEnd.CANCELLED)
+    size = trigger.size_ulots
+    result = OperationResult(0, trigger.order_id, cancelled_ulots=size, end=OrderEnd.CANCELLED)
+    block.operations.append(result)
+
+
 _RULES: dict[type[Any], Rule] = {
     PlaceOrder: Rule(BASE_UNITS + ORDER_UNITS, TRADE_RIGHT, BID_CLASS, _check_place, _apply_place),
     CancelOrder: Rule(BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel, _apply_cancel),
@@ -188,6 +239,72 @@ _RULES: dict[type[Any], Rule] = {
         lambda view, block, _, action, account, fee: accounts.check_switch(action.timeout_s),
         lambda view, block, _, action, __: accounts.apply_switch(view, block, action),
     ),
+    ExecuteQuote: Rule(
+        0,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, account, fee: check_execute(view, block, action, account, fee),
+        apply_execute,
+    ),
+    CancelQuote: Rule(
+        BASE_UNITS + CANCEL_UNITS,
+        CANCEL_RIGHT,
+        CANCEL_CLASS,
+        lambda view, block, _, action, __, ___: check_cancel_quote(view, block, action),
+        lambda view, block, _, action, __: apply_cancel_quote(view, block, action),
+    ),
+    SetProtection: Rule(
+        BASE_UNITS + 6,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, _, __, action, ___, ____: check_set(view, action),
+        lambda view, block, _, action, __: apply_set(view, block, action),
+    ),
+    ResetProtection: Rule(
+        BASE_UNITS + CANCEL_UNITS,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, _, __, action, ___, ____: check_reset(view, action),
+        lambda view, block, _, action, __: apply_reset(view, block, action),
+    ),
+    PlaceTrigger: Rule(
+        BASE_UNITS + 2 * ORDER_UNITS,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, account, __: check_place_trigger(view, block, action, account),
+        lambda view, block, _, action, __: apply_place_trigger(view, block, action),
+    ),
+    CancelTrigger: Rule(
+        BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_trigger, _apply_cancel_trigger
+    ),
+    StartAuction: Rule(
+        BASE_UNITS + 40,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, __, fee: check_start(view, block, action, fee),
+        apply_start,
+    ),
+    Bid: Rule(
+        BASE_UNITS + 100,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, account, fee: check_bid(view, block, action, account, fee),
+        apply_bid,
+    ),
+    EndAuction: Rule(
+        BASE_UNITS + 40,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, __, fee: check_end(view, block, action, fee),
+        lambda view, block, _, action, __: apply_end(view, block, action),
+    ),
+    Deleverage: Rule(
+        BASE_UNITS + 100,
+        TRADE_RIGHT,
+        BID_CLASS,
+        lambda view, block, _, action, __, fee: check_deleverage(view, block, action, fee),
+        lambda view, block, progress, action, __: apply_deleverage(view, block, progress, action),
+    ),
 }
 _PLACE_RULE: Final = _RULES[PlaceOrder]
 _POST_ONLY_RULE: Final = _PLACE_RULE._replace(units=BASE_UNITS + POST_ONLY_UNITS, order_class=POST_ONLY_CLASS)
@@ -208,7 +325,10 @@ def rule_of(action: Action) -> Rule:
 
 
 def bulk_units(action: Action) -> int:
-    """Execution units of a bulk action."""
+    """Execution units of an action of many parts."""
+    if isinstance(action, ExecuteQuote):
+        kept = TERMS_UNITS if action.quote.terms_hash != NO_HASH else 0
+        return BASE_UNITS + ORDER_UNITS * len(action.quote.legs) + kept
     assert isinstance(action, BulkOrders)
     post_only = sum(order.kind is OrderKind.POST_ONLY for order in action.orders)
     return (
@@ -231,8 +351,10 @@ def check_count(action: BulkOrders) -> None:
 
 def priced_of(action: Action) -> Sequence[Order | Replacement]:
     """What in an action has a price in ticks and a size in lots, so needs its market in the batch's table."""
-    if isinstance(action, PlaceOrder):
+    if isinstance(action, PlaceOrder | PlaceTrigger):
         return (action.order,)
+    if isinstance(action, ExecuteQuote):
+        check_legs(action.quote)
     if isinstance(action, ReplaceOrder):
         return (action.replacement,)
     if isinstance(action, BulkOrders):

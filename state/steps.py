@@ -10,8 +10,22 @@ from collections.abc import Sequence
 from typing import Final
 
 from state.accounts import admit, set_switch, spend, sweep
-from state.actions import Action, BulkOrders, CancelAll, OracleUpdate, Payload, SignedAction, Transaction
+from state.actions import (
+    Action,
+    Bid,
+    BulkOrders,
+    CancelAll,
+    Deleverage,
+    ExecuteQuote,
+    OracleUpdate,
+    Payload,
+    SignedAction,
+    StartAuction,
+    Transaction,
+)
 from state.block import BlockHeader, InvalidBlock, L1Message, OrderEnd
+from state.blocks import check_quote_signer
+from state.cleanup import cleanup_step
 from state.codec import (
     BLOCK_END,
     MAX_TIMESTAMP_MS,
@@ -22,6 +36,7 @@ from state.codec import (
     encode_transaction,
 )
 from state.context import BlockContext
+from state.deleverage import deleverage_step
 from state.eip712 import header_hash
 from state.errors import RejectCode, Rejected
 from state.expiries import delist_step, settle_step
@@ -29,10 +44,11 @@ from state.fees import fee_uusd
 from state.hashing import keccak
 from state.keys import DEAD_MAN, DUE, PARAMETERS_KEY, SYSTEM_KEY, market_key, parse_due_key
 from state.leaves import Due, Market, Parameters, Phase, Progress, System, Task
+from state.liquidation import auction_orders_step, seize_step
 from state.matching import match_step
 from state.messages import message_step
 from state.operations import operation_step, sweep_step
-from state.oracle import check_update, feed_step, pricing_step
+from state.oracle import check_update, feed_step, pricing_step, trigger_step
 from state.orders import check_units, instrument_of
 from state.pricing import mark_of
 from state.rules import ORACLE_CLASS, bulk_units, priced_of, rule_of
@@ -41,6 +57,8 @@ from state.units import MAX_DUE_STEPS, MAX_SWITCHES
 from state.view import StateView
 
 _NONE: Final = int(Task.NONE)
+_CLEANUP: Final = int(Task.CLEANUP)
+_AUCTION_ORDERS: Final = int(Task.AUCTION_ORDERS)
 _DEAD_MAN_PREFIX: Final = bytes((DEAD_MAN,))
 _TRANSACTIONS: Final = int(Phase.TRANSACTIONS)
 _MESSAGES: Final = int(Phase.MESSAGES)
@@ -157,14 +175,36 @@ def _continue(view: StateView, block: BlockContext, progress: Progress, payload:
     """A transaction's further steps."""
     if progress.task == Task.MATCH:
         match_step(view, block, progress)
+    elif progress.task == _CLEANUP:
+        cleanup_step(view, block, progress)
     elif isinstance(payload, OracleUpdate):
-        update_step = feed_step if progress.task == Task.FEEDS else pricing_step
-        update_step(view, block, progress, payload)
+        if progress.task == Task.FEEDS:
+            feed_step(view, block, progress, payload)
+        elif progress.task == Task.PRICINGS:
+            pricing_step(view, block, progress, payload)
+        else:
+            trigger_step(view, block, progress, payload)
+    elif progress.task >= _AUCTION_ORDERS:
+        _liquidate(view, block, progress, payload.action)
     elif isinstance(payload.action, BulkOrders):
         operation_step(view, block, progress, payload.action)
     else:
         assert isinstance(payload.action, CancelAll)
         sweep_step(view, block, progress, payload.action)
+
+
+def _liquidate(view: StateView, block: BlockContext, progress: Progress, action: Action) -> None:
+    """A further step of an auction's start, of a bid, of deleveraging."""
+    if isinstance(action, Bid):
+        seize_step(view, block, progress, action)
+    elif isinstance(action, Deleverage):
+        deleverage_step(view, block, progress, action)
+    else:
+        assert isinstance(action, StartAuction)
+        auction_orders_step(view, block, progress, action)
+    if progress.task == _NONE:
+        progress.parent = Task.NONE
+        progress.task = Task.CLEANUP
 
 
 def _begin_action(
@@ -179,6 +219,8 @@ def _begin_action(
     entries = _entries(view, block, action)
     if not encoded:
         encoded = _encode(payload, block, entries or block.entries)
+    if type(action) is ExecuteQuote:
+        check_quote_signer(view, block, action.quote, transaction.signers)
     rule = rule_of(action)
     parameters: Parameters = view.get(PARAMETERS_KEY)
     fee = fee_uusd(parameters, rule.units or bulk_units(action), len(encoded))

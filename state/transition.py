@@ -169,6 +169,7 @@ class BlockExecution:
             b"".join(block.encoded),
             tuple(block.life),
             tuple(self._order_ends),
+            tuple(block.triggers),
         )
 
     def _begin(self, messages: Sequence[L1Message]) -> Progress:

@@ -51,6 +51,18 @@ MAX_SWITCHES: Final = 64
 """Dead-man switches executed in one block."""
 IMPACT_ORDERS: Final = 16
 """Resting orders looked at on each side to measure the premium."""
+MAX_LEGS: Final = 16
+"""Of one quote."""
+MAX_QUOTE_AHEAD_S: Final = 86_400
+"""A quote that expires later is refused, so that what must be remembered of used ones is bounded."""
+BLOCK_TRADE_KEPT_MS: Final = 90 * 86_400_000
+"""How long the terms of a block trade can be proved from the current state."""
+MAX_PROTECTED_BYTES: Final = 22
+"""Of an underlying's name in which an account may be protected."""
+MAX_PROTECTION_MS: Final = 86_400_000
+"""Of a protection's interval, and of its freeze."""
+MAX_TRIGGER_STEPS: Final = 256
+"""Triggers fired, and markets looked at for some, in one oracle update; the rest comes with the next."""
 MAX_NAME_BYTES: Final = 31
 MAX_PUBLISHERS: Final = 16
 MAX_FEEDS_PER_REPORT: Final = 64

@@ -1,9 +1,8 @@
 """How signed actions travel to the node: JSON for wallets and people, msgpack for bots (PROTOCOL section 5).
 
-JSON has the fields of the typed data, so what was signed is what is sent. The `...Json` types decode and
-validate in one pass in C and serve the RPC layer as parameter types; `to_signed_action` turns one into the
-action, looking up instruments by name. msgpack is positional and canonical: what re-encoding would not
-reproduce is refused.
+JSON has the fields of the typed data, so what was signed is what is sent. The `...Json` types (`wire_types`)
+serve the RPC layer as parameter types; `to_signed_action` turns one into the action, looking up instruments
+by name. msgpack is positional and canonical: what re-encoding would not reproduce is refused.
 
 Everything here checks form only, and raises WireError; two things have a reject code of their own and raise
 Rejected: UNKNOWN_INSTRUMENT and BAD_SIGNATURE.
@@ -13,42 +12,96 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
+    Leg,
     OracleReport,
     OracleUpdate,
     Order,
     OrderKind,
     Payload,
     PlaceOrder,
+    PlaceTrigger,
     Price,
+    Quote,
     Rate,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
     Scope,
     SelfTrade,
+    SetProtection,
     Side,
     SignedAction,
+    StartAuction,
     SurfaceReport,
     Transfer,
+    TriggerCondition,
+    TriggerSource,
     Withdraw,
 )
-from state.eip712 import ORDER_KINDS, SCOPES, SELF_TRADES, SIDES, TYPES, message, normalise_signature
+from state.eip712 import message, normalise_signature
+from state.eip712_types import (
+    ORDER_KINDS,
+    SCOPES,
+    SELF_TRADES,
+    SIDES,
+    TRIGGER_CONDITIONS,
+    TRIGGER_SOURCES,
+    TYPES,
+)
 from state.errors import RejectCode, Rejected
-from state.units import MAX_BULK_OPERATIONS, MAX_FEEDS_PER_REPORT, MAX_NAME_BYTES, MAX_PUBLISHERS
+from state.wire_types import (
+    ActionJson,
+    AuthorizeSessionKeyJson,
+    BidJson,
+    BulkOrdersJson,
+    CancelAllAfterJson,
+    CancelAllJson,
+    CancelJson,
+    CancelOrderJson,
+    CancelQuoteJson,
+    CancelTriggerJson,
+    DeleverageJson,
+    EndAuctionJson,
+    ExecuteQuoteJson,
+    OracleReportJson,
+    OracleUpdateJson,
+    OrderJson,
+    PlaceOrderJson,
+    PlaceTriggerJson,
+    PriceJson,
+    QuoteJson,
+    RateJson,
+    ReplacementJson,
+    ReplaceOrderJson,
+    ResetProtectionJson,
+    RevokeSessionKeyJson,
+    SetProtectionJson,
+    SignedActionJson,
+    StartAuctionJson,
+    SurfaceReportJson,
+    TransferJson,
+    WithdrawJson,
+)
 
 MAX_U64 = 2**64 - 1
 MAX_MARKET = 2**32 - 1
@@ -67,161 +120,14 @@ class WireError(Exception):
         self.got = got
 
 
-# Python's `$` also matches before a last newline: the lookahead forbids that, and means the same to others.
-Uint64 = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^(?:0|[1-9][0-9]{0,19})$(?!\n)")]
-"""A JSON number or a decimal string."""
-Int64 = int | Annotated[str, Meta(pattern=r"^(?:0|-?[1-9][0-9]{0,18})$(?!\n)")]
-InstrumentName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
-AddressHex = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$(?!\n)")]
-FeedName = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,31}$(?!\n)")]
-
-
-class OrderJson(Struct, frozen=True, forbid_unknown_fields=True):
-    instrument: InstrumentName
-    side: Literal["buy", "sell"]
-    kind: Literal["limit", "post-only", "immediate-or-cancel", "fill-or-kill", "market"]
-    price_uusd: Uint64
-    size_ulots: Uint64
-    reduce_only: bool
-    expiry_s: Uint64
-    self_trade: Literal["cancel-maker", "cancel-taker", "decrement-both"]
-
-
-class CancelJson(Struct, frozen=True, forbid_unknown_fields=True):
-    instrument: InstrumentName
-    order_id: Uint64
-
-
-class ReplacementJson(Struct, frozen=True, forbid_unknown_fields=True):
-    instrument: InstrumentName
-    order_id: Uint64
-    price_uusd: Uint64
-    size_ulots: Uint64
-
-
-class EnvelopeJson(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
-    account: Uint64
-    nonce: Uint64
-    deadline_s: Uint64
-    max_fee_uusd: Uint64
-    priority_bid_uusd: Uint64
-
-
-class PlaceOrderJson(EnvelopeJson, frozen=True, kw_only=True, tag="PlaceOrder"):
-    order: OrderJson
-
-
-class CancelOrderJson(EnvelopeJson, frozen=True, kw_only=True, tag="CancelOrder"):
-    cancel: CancelJson
-
-
-class CancelAllJson(EnvelopeJson, frozen=True, kw_only=True, tag="CancelAll"):
-    instrument: Annotated[str, Meta(max_length=MAX_NAME_BYTES)]
-    """Empty for all markets."""
-
-
-class ReplaceOrderJson(EnvelopeJson, frozen=True, kw_only=True, tag="ReplaceOrder"):
-    replacement: ReplacementJson
-
-
-class BulkOrdersJson(EnvelopeJson, frozen=True, kw_only=True, tag="BulkOrders"):
-    cancels: Annotated[list[CancelJson], Meta(max_length=MAX_BULK_OPERATIONS)]
-    replacements: Annotated[list[ReplacementJson], Meta(max_length=MAX_BULK_OPERATIONS)]
-    orders: Annotated[list[OrderJson], Meta(max_length=MAX_BULK_OPERATIONS)]
-
-
-class TransferJson(EnvelopeJson, frozen=True, kw_only=True, tag="Transfer"):
-    to_account: Uint64
-    amount_uusd: Uint64
-
-
-class WithdrawJson(EnvelopeJson, frozen=True, kw_only=True, tag="Withdraw"):
-    recipient: AddressHex
-    amount_uusd: Uint64
-
-
-class AuthorizeSessionKeyJson(EnvelopeJson, frozen=True, kw_only=True, tag="AuthorizeSessionKey"):
-    key: AddressHex
-    scope: Literal["cancel-only", "trade"]
-    expiry_s: Uint64
-
-
-class RevokeSessionKeyJson(EnvelopeJson, frozen=True, kw_only=True, tag="RevokeSessionKey"):
-    key: AddressHex
-
-
-class CancelAllAfterJson(EnvelopeJson, frozen=True, kw_only=True, tag="CancelAllAfter"):
-    timeout_s: Uint64
-
-
-ActionJson = (
-    PlaceOrderJson
-    | CancelOrderJson
-    | CancelAllJson
-    | ReplaceOrderJson
-    | BulkOrdersJson
-    | TransferJson
-    | WithdrawJson
-    | AuthorizeSessionKeyJson
-    | RevokeSessionKeyJson
-    | CancelAllAfterJson
-)
-
-
-class SignedActionJson(Struct, frozen=True, forbid_unknown_fields=True):
-    """A transaction as wallets send it."""
-
-    action: ActionJson
-    signature: str
-    """0x-hex of 65 bytes (r, s, v) or 64 (EIP-2098)."""
-
-
-class PriceJson(Struct, frozen=True, forbid_unknown_fields=True):
-    feed: FeedName
-    value_uusd: Uint64
-    confidence_ppm: Uint64
-
-
-class RateJson(Struct, frozen=True, forbid_unknown_fields=True):
-    feed: FeedName
-    value_ppb: Int64
-    confidence_ppm: Uint64
-
-
-class SurfaceReportJson(Struct, frozen=True, forbid_unknown_fields=True):
-    feed: FeedName
-    a_pico: Int64
-    b_pico: Int64
-    rho_pico: Int64
-    m_pico: Int64
-    sigma_pico: Int64
-    forward_uusd: Uint64
-    tau_s: Uint64
-    confidence_ppm: Uint64
-
-
-class OracleReportJson(Struct, frozen=True, forbid_unknown_fields=True):
-    """One publisher's signed report."""
-
-    timestamp_ms: Uint64
-    prices: Annotated[list[PriceJson], Meta(max_length=MAX_FEEDS_PER_REPORT)]
-    rates: Annotated[list[RateJson], Meta(max_length=MAX_FEEDS_PER_REPORT)]
-    surfaces: Annotated[list[SurfaceReportJson], Meta(max_length=MAX_FEEDS_PER_REPORT)]
-    signature: str
-
-
-class OracleUpdateJson(Struct, frozen=True, forbid_unknown_fields=True):
-    """Publishers' signed reports as they are sent together."""
-
-    reports: Annotated[list[OracleReportJson], Meta(max_length=MAX_PUBLISHERS)]
-
-
 # JSON to actions
 
 _SIDES = dict(zip(SIDES, Side, strict=True))
 _KINDS = dict(zip(ORDER_KINDS, OrderKind, strict=True))
 _SELF_TRADES = dict(zip(SELF_TRADES, SelfTrade, strict=True))
 _SCOPES = dict(zip(SCOPES, Scope, strict=True))
+_SOURCES = dict(zip(TRIGGER_SOURCES, TriggerSource, strict=True))
+_CONDITIONS = dict(zip(TRIGGER_CONDITIONS, TriggerCondition, strict=True))
 
 
 def _number(value: int | str, path: str) -> int:
@@ -282,6 +188,32 @@ def _replacement(json: ReplacementJson, market_of: MarketOf, path: str) -> Repla
     )
 
 
+def to_quote(json: QuoteJson, market_of: MarketOf, path: str = "$") -> Quote:
+    """Raises as `to_action`."""
+    legs = [
+        Leg(
+            _market(leg.instrument, market_of),
+            _SIDES[leg.side],
+            _number(leg.size_ulots, f"{path}.legs[{place}].size_ulots"),
+        )
+        for place, leg in enumerate(json.legs)
+    ]
+    return Quote(
+        _number(json.account, path + ".account"),
+        tuple(legs),
+        _signed(json.net_uusd, path + ".net_uusd"),
+        _number(json.taker_account, path + ".taker_account"),
+        bytes.fromhex(json.terms_hash[2:]),
+        _number(json.nonce, path + ".nonce"),
+        _number(json.expiry_s, path + ".expiry_s"),
+        _number(json.max_fee_uusd, path + ".max_fee_uusd"),
+    )
+
+
+def _numbers(json: Any, *names: str) -> dict[str, int]:
+    return {name: _number(getattr(json, name), f"$.action.{name}") for name in names}
+
+
 def to_action(json: ActionJson, market_of: MarketOf) -> Action:
     """Raises WireError for a number above 2^64-1, Rejected UNKNOWN_INSTRUMENT."""
     account = _number(json.account, "$.action.account")
@@ -325,6 +257,17 @@ def _bulk_fields(json: BulkOrdersJson, market_of: MarketOf) -> dict[str, Any]:
     }
 
 
+def _deleverage_fields(json: DeleverageJson, market_of: MarketOf) -> dict[str, Any]:
+    return {
+        "liquidated": _number(json.liquidated, "$.action.liquidated"),
+        "market": _market(json.instrument, market_of),
+        "counterparties": tuple(
+            _number(each, f"$.action.counterparties[{place}]")
+            for place, each in enumerate(json.counterparties)
+        ),
+    }
+
+
 # All but PlaceOrder, which is most of what comes and has its own way in `to_action`.
 _ACTIONS: dict[type[Any], tuple[Callable[..., Action], Callable[[Any, MarketOf], dict[str, Any]]]] = {
     CancelOrderJson: (CancelOrder, lambda json, of: {"cancel": _cancel(json.cancel, of, "$.action.cancel")}),
@@ -363,6 +306,40 @@ _ACTIONS: dict[type[Any], tuple[Callable[..., Action], Callable[[Any, MarketOf],
     CancelAllAfterJson: (
         CancelAllAfter,
         lambda json, _: {"timeout_s": _number(json.timeout_s, "$.action.timeout_s")},
+    ),
+    ExecuteQuoteJson: (
+        ExecuteQuote,
+        lambda json, of: {
+            "quote": to_quote(json.quote, of, "$.action.quote"),
+            "quote_signature": bytes.fromhex(json.quote_signature[2:]),
+            "limit_uusd": _signed(json.limit_uusd, "$.action.limit_uusd"),
+        },
+    ),
+    CancelQuoteJson: (CancelQuote, lambda json, _: _numbers(json, "quote_nonce", "quote_expiry_s")),
+    SetProtectionJson: (
+        SetProtection,
+        lambda json, _: {
+            "underlying": json.underlying,
+            **_numbers(json, "interval_ms", "frozen_ms", "quantity_ulots", "delta_ulots", "vega_uusd"),
+        },
+    ),
+    ResetProtectionJson: (ResetProtection, lambda json, _: {"underlying": json.underlying}),
+    PlaceTriggerJson: (
+        PlaceTrigger,
+        lambda json, of: {
+            "order": _order(json.order, of, "$.action.order"),
+            "source": _SOURCES[json.source],
+            "condition": _CONDITIONS[json.condition],
+            **_numbers(json, "trigger_uusd"),
+        },
+    ),
+    StartAuctionJson: (StartAuction, lambda json, _: _numbers(json, "liquidated")),
+    BidJson: (Bid, lambda json, _: _numbers(json, "liquidated", "share_ppm", "min_reward_uusd")),
+    EndAuctionJson: (EndAuction, lambda json, _: _numbers(json, "liquidated")),
+    DeleverageJson: (Deleverage, _deleverage_fields),
+    CancelTriggerJson: (
+        CancelTrigger,
+        lambda json, of: {"cancel": _cancel(json.cancel, of, "$.action.cancel")},
     ),
 }
 

@@ -1,7 +1,7 @@
 """The msgpack form of signed actions: `[kind, [fields in the order of the typed data], signature]`.
 
-Nested structs are arrays, enums and instruments numbers, addresses and the signature binary. Canonical: data
-that re-encoding does not reproduce byte for byte is refused, so an action has one msgpack form.
+Nested structs are arrays, enums and instruments numbers, addresses, hashes and signatures binary. Canonical:
+data that re-encoding does not reproduce byte for byte is refused, so an action has one msgpack form.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ import msgspec
 from state.actions import (
     Action,
     Cancel,
+    Leg,
     Order,
     OrderKind,
+    Quote,
     Replacement,
     Scope,
     SelfTrade,
     Side,
     SignedAction,
+    TriggerCondition,
+    TriggerSource,
 )
-from state.eip712 import TYPES
+from state.codec_format import is_name
+from state.eip712_types import TYPES
 from state.units import MAX_BULK_OPERATIONS
 from state.wire import MAX_MARKET, MAX_U64, WireError
 
@@ -31,13 +36,23 @@ MAX_BYTES = 8_192
 recursion limit, and libraries that raise that limit would let deep nesting overflow the stack."""
 
 _ACTIONS: dict[int, type[Any]] = {action.KIND: action for action in get_args(Action)}
-_NESTED: dict[str, type[Any]] = {"Order": Order, "Cancel": Cancel, "Replacement": Replacement}
+_NESTED: dict[str, type[Any]] = {
+    "Order": Order,
+    "Cancel": Cancel,
+    "Replacement": Replacement,
+    "Leg": Leg,
+    "Quote": Quote,
+}
 _ENUMS: dict[str, type[IntEnum]] = {
     "side": Side,
     "kind": OrderKind,
     "self_trade": SelfTrade,
     "scope": Scope,
+    "source": TriggerSource,
+    "condition": TriggerCondition,
 }
+_BINARY: dict[str, int] = {"address": 20, "bytes32": 32, "bytes": 64}
+"""Lengths; the only `bytes` of ours are signatures."""
 
 
 def encode_msgpack(signed: SignedAction) -> bytes:
@@ -69,7 +84,7 @@ def _values(struct: Any) -> list[Any]:
     for name, kind in TYPES[type(struct).__name__]:
         value = getattr(struct, "market" if name == "instrument" else name)
         if kind.endswith("[]"):
-            value = [_values(item) for item in value]
+            value = [_values(item) for item in value] if kind[:-2] in _NESTED else list(value)
         elif kind in _NESTED:
             value = _values(value)
         elif name in _ENUMS:
@@ -97,13 +112,21 @@ def _field(name: str, kind: str, value: Any, path: str) -> Any:
         if type(value) is not bool:
             raise WireError(path, "a boolean", _shown(value))
         return value
-    if kind == "address":
-        return _binary(value, 20, path)
+    if kind in _BINARY:
+        return _binary(value, _BINARY[kind], path)
+    if kind == "string":
+        if type(value) is not str or not is_name(value.encode()):
+            raise WireError(path, "a feed's name", _shown(value))
+        return value
+    if kind == "int64":
+        if type(value) is not int or not -(2**63) <= value < 2**63:
+            raise WireError(path, "an integer in -2^63..2^63-1", _shown(value))
+        return value
     if kind.endswith("[]"):
         if type(value) is not list or len(value) > MAX_BULK_OPERATIONS:
             raise WireError(path, f"an array of at most {MAX_BULK_OPERATIONS}", _shown(value))
-        nested = _NESTED[kind.removesuffix("[]")]
-        return tuple(_struct(nested, item, f"{path}[{place}]") for place, item in enumerate(value))
+        nested = kind.removesuffix("[]")
+        return tuple(_field("", nested, item, f"{path}[{place}]") for place, item in enumerate(value))
     if kind in _NESTED:
         return _struct(_NESTED[kind], value, path)
     return _number(value, MAX_U64, path)

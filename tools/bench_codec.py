@@ -51,7 +51,8 @@ from state.actions import (
     SignedAction,
 )
 from state.codec import MarketEntry, decode_transaction, encode_transaction
-from state.eip712 import Domain, action_digest, sign, type_string
+from state.eip712 import Domain, action_digest, sign
+from state.eip712_types import type_string
 from state.hashing import keccak
 from state.units import OPERATION_BITS
 from state.wire_msgpack import encode_msgpack

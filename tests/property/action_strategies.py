@@ -9,27 +9,41 @@ from hypothesis import strategies as st
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
+    Leg,
     OracleReport,
     OracleUpdate,
     Order,
     OrderKind,
     PlaceOrder,
+    PlaceTrigger,
     Price,
+    Quote,
     Rate,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
     Scope,
     SelfTrade,
+    SetProtection,
     Side,
     SignedAction,
+    StartAuction,
     SurfaceReport,
     Transfer,
+    TriggerCondition,
+    TriggerSource,
     Withdraw,
 )
 from state.codec import MAX_ORDER_ID, MAX_TIMESTAMP_MS, MarketEntry
@@ -71,10 +85,32 @@ wire_orders = st.builds(
 )
 
 
+i64 = st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1))
+
+
+def quotes(
+    nonces: st.SearchStrategy[int], times: st.SearchStrategy[int], legs: int
+) -> st.SearchStrategy[Quote]:
+    return st.builds(
+        Quote,
+        u64,
+        st.lists(st.builds(Leg, markets, st.sampled_from(Side), u64), max_size=legs).map(tuple),
+        i64,
+        u64,
+        st.one_of(st.just(bytes(32)), st.binary(min_size=32, max_size=32)),
+        nonces,
+        times,
+        u64,
+    )
+
+
 def _own_fields(
     orders: st.SearchStrategy[Order],
     cancels: st.SearchStrategy[Cancel],
     replacements: st.SearchStrategy[Replacement],
+    nonces: st.SearchStrategy[int],
+    times: st.SearchStrategy[int],
+    legs: int,
 ) -> dict[type[Any], dict[str, st.SearchStrategy[Any]]]:
     def some(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.lists(items, max_size=5).map(tuple)
@@ -90,11 +126,37 @@ def _own_fields(
         AuthorizeSessionKey: {"key": addresses, "scope": st.sampled_from(Scope), "expiry_s": u64},
         RevokeSessionKey: {"key": addresses},
         CancelAllAfter: {"timeout_s": u64},
+        ExecuteQuote: {
+            "quote": quotes(nonces, times, legs),
+            "quote_signature": signatures,
+            "limit_uusd": i64,
+        },
+        CancelQuote: {"quote_nonce": nonces, "quote_expiry_s": times},
+        SetProtection: {
+            "underlying": feeds,
+            "interval_ms": u64,
+            "frozen_ms": u64,
+            "quantity_ulots": u64,
+            "delta_ulots": u64,
+            "vega_uusd": u64,
+        },
+        ResetProtection: {"underlying": feeds},
+        PlaceTrigger: {
+            "order": orders,
+            "source": st.sampled_from(TriggerSource),
+            "condition": st.sampled_from(TriggerCondition),
+            "trigger_uusd": u64,
+        },
+        CancelTrigger: {"cancel": cancels},
+        StartAuction: {"liquidated": u64},
+        Bid: {"liquidated": u64, "share_ppm": u64, "min_reward_uusd": u64},
+        EndAuction: {"liquidated": u64},
+        Deleverage: {"liquidated": u64, "market": markets, "counterparties": some(u64)},
     }
 
 
 _WIRE_FIELDS = _own_fields(
-    wire_orders, st.builds(Cancel, markets, u64), st.builds(Replacement, markets, u64, u64, u64)
+    wire_orders, st.builds(Cancel, markets, u64), st.builds(Replacement, markets, u64, u64, u64), u64, u64, 20
 )
 
 
@@ -136,10 +198,14 @@ def _batch_replacements(draw: st.DrawFn) -> Replacement:
     return Replacement(market, draw(st.integers(0, MAX_ORDER_ID)), price, size)
 
 
+batch_nonces = st.one_of(st.integers(0, 300), st.integers(2**40 - 3, 2**40 + 3), st.integers(0, 2**56 - 1))
 _BATCH_FIELDS = _own_fields(
     _batch_orders(),
     st.builds(Cancel, st.one_of(markets, st.integers(0, 2**32 - 1)), st.integers(0, MAX_ORDER_ID)),
     _batch_replacements(),
+    batch_nonces,
+    st.integers(0, 2**62),
+    16,
 )
 
 
@@ -148,7 +214,7 @@ def batch_actions(kind: type[Any]) -> st.SearchStrategy[SignedAction]:
     action = st.builds(
         kind,
         account=u64,
-        nonce=st.one_of(st.integers(0, 300), st.integers(2**40 - 3, 2**40 + 3), st.integers(0, 2**56 - 1)),
+        nonce=batch_nonces,
         deadline_s=st.integers(0, 2**62),
         max_fee_uusd=u64,
         priority_bid_uusd=st.one_of(st.just(0), u64),
@@ -157,7 +223,6 @@ def batch_actions(kind: type[Any]) -> st.SearchStrategy[SignedAction]:
     return st.builds(SignedAction, action, signatures)
 
 
-i64 = st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1))
 oracle_reports = st.builds(
     OracleReport,
     st.integers(0, 2**62),

@@ -35,10 +35,19 @@ from state.actions import (
     Transfer,
     Withdraw,
 )
-from state.eip712 import Domain, action_digest, address_of, sign, transaction_hash
+from state.eip712 import (
+    Domain,
+    action_digest,
+    address_of,
+    recover,
+    sign,
+    signature_pairs,
+    transaction_hash,
+)
 from state.hashing import keccak
 from state.wire import to_json
 from state.wire_msgpack import encode_msgpack
+from tests.vectors import codec_vectors
 
 SEED = 3
 DOMAIN = Domain(77, bytes(range(20)))
@@ -83,6 +92,7 @@ ACTIONS: list[Action] = [
     AuthorizeSessionKey(**ENVELOPE, key=bytes(range(20)), scope=Scope.TRADE, expiry_s=9),
     RevokeSessionKey(**ENVELOPE, key=bytes(range(20))),
     CancelAllAfter(**ENVELOPE, timeout_s=10),
+    *[action for action in codec_vectors.ACTIONS if action.KIND > CancelAllAfter.KIND],
 ]
 BAD_PARAMS: list[tuple[bytes, str, int]] = [
     (b"", "INVALID_PARAMS", -32602),
@@ -114,6 +124,12 @@ def test_kinds_tag_actions_between_processes() -> None:
     assert order.order.side is Side.BUY
 
 
+def quote_signers(signed: SignedAction) -> list[bytes | None]:
+    """Who signed what the action executes; the golden quote is of another domain, so an unknown one did."""
+    pairs = signature_pairs(DOMAIN, signed, lambda market: keccak(NAMES[market - 1].encode()))
+    return [recover(*pair) for pair in pairs[1:]]
+
+
 def tasks() -> list[tuple[Task, Answer | None]]:
     """Tasks, and their answers where those can be told here."""
     made = signatures(180)
@@ -129,7 +145,7 @@ def tasks() -> list[tuple[Task, Answer | None]]:
             signed,
             digest,
             transaction_hash(digest, signed.signature),
-            (address_of(secret),),
+            (address_of(secret), *quote_signers(signed)),
             place_in_order(signed),
         )
         for sent in (to_json(signed, lambda market: NAMES[market - 1]), "0x" + encode_msgpack(signed).hex()):

@@ -14,7 +14,7 @@ from eth_account.messages import SignableMessage, encode_typed_data
 from hypothesis import given, settings
 
 import state
-from state import eip712
+from state import eip712, eip712_types
 from state.actions import Action, BulkOrders, OracleReport, Rate
 from state.eip712 import (
     Domain,
@@ -95,10 +95,10 @@ def test_type_strings_are_those_of_the_protocol() -> None:
     block = page[page.index("```\nOrder(") :].split("```")[1]
     end = "deadline_s,uint64 max_fee_uusd,uint64 priority_bid_uusd"
     documented = dict(re.findall(r"^(\w+)\((.*)\)$", block.replace("...", f"uint64 {end}"), re.MULTILINE))
-    ours = {name: eip712.type_string(name) for name in eip712.TYPES if name != "EIP712Domain"}
+    ours = {name: eip712_types.type_string(name) for name in eip712_types.TYPES if name != "EIP712Domain"}
     assert documented.keys() == ours.keys()
     for name, text in ours.items():
-        nested = "".join(f"{each}({documented[each]})" for each in eip712.nested_types(name))
+        nested = "".join(f"{each}({documented[each]})" for each in eip712_types.nested_types(name))
         assert text == f"{name}({documented[name]}){nested}"
 
 

@@ -23,7 +23,7 @@ from sequencer.metrics import Metrics
 from sequencer.receipts import Receipts, Stages
 from sequencer.recovery import InlineRecovery
 from sequencer.sealer import sealed_block
-from state import keys, wire
+from state import keys, wire, wire_types
 from state.actions import Action, Cancel, CancelOrder, Order, OrderKind, PlaceOrder, Side
 from state.cache import CachedState, MemorySource
 from state.eip712 import address_of
@@ -158,7 +158,7 @@ class Bench:
             priority_bid_uusd=bid,
             **fields,
         )
-        sent = wire.SignedActionJson(**_typed(signed_json(action, OWNER)))
+        sent = wire_types.SignedActionJson(**_typed(signed_json(action, OWNER)))
         answer = self.ingress.submit(sent, True)
         assert isinstance(answer, Deferred)
         return answer
@@ -168,7 +168,7 @@ class Bench:
 
 
 def _typed(json: dict[str, Any]) -> dict[str, Any]:
-    converted = msgspec.convert(json, wire.SignedActionJson)
+    converted = msgspec.convert(json, wire_types.SignedActionJson)
     return {"action": converted.action, "signature": converted.signature}
 
 
@@ -194,8 +194,8 @@ async def opened(**sections: Any) -> AsyncIterator[Bench]:
         nursery.cancel_scope.cancel()
 
 
-def _update(now_ms: int) -> wire.OracleUpdateJson:
-    return msgspec.convert(oracle_update(PRICE, now_ms), wire.OracleUpdateJson)
+def _update(now_ms: int) -> wire_types.OracleUpdateJson:
+    return msgspec.convert(oracle_update(PRICE, now_ms), wire_types.OracleUpdateJson)
 
 
 async def test_blocks_stand_on_a_grid_of_the_interval(autojump_clock: trio.testing.MockClock) -> None:

@@ -12,22 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state import eip712
+from state import eip712, eip712_types
 from state.actions import Action, BulkOrders, Order, OrderKind, SelfTrade, Side, SignedAction
 from state.errors import Rejected
-from state.wire import (
+from state.wire import WireError, decode_json, to_json, to_oracle_update, to_signed_action
+from state.wire_msgpack import MAX_BYTES, decode_msgpack, encode_msgpack
+from state.wire_types import (
     ActionJson,
     AuthorizeSessionKeyJson,
     OracleUpdateJson,
     OrderJson,
     SignedActionJson,
-    WireError,
-    decode_json,
-    to_json,
-    to_oracle_update,
-    to_signed_action,
 )
-from state.wire_msgpack import MAX_BYTES, decode_msgpack, encode_msgpack
 from tests.property.action_strategies import INSTRUMENTS, MARKET_OF, any_wire_action
 from tests.vectors.codec_vectors import ACTIONS, signed, signed_update
 
@@ -108,13 +104,16 @@ def test_the_json_types_are_the_typed_data() -> None:
     types = {cls.__struct_config__.tag: cls for cls in get_args(ActionJson)}
     assert types.keys() == {cls.__name__ for cls in get_args(Action)}
     for name, cls in types.items():
-        assert set(cls.__struct_fields__) == {field for field, _ in eip712.TYPES[str(name)]}
+        assert set(cls.__struct_fields__) == {field for field, _ in eip712_types.TYPES[str(name)]}
         assert msgspec.structs.fields(cls)[0].required
     order = get_type_hints(OrderJson)
-    assert get_args(order["side"]) == eip712.SIDES
-    assert get_args(order["kind"]) == eip712.ORDER_KINDS
-    assert get_args(order["self_trade"]) == eip712.SELF_TRADES
-    assert get_args(get_type_hints(AuthorizeSessionKeyJson)["scope"]) == eip712.SCOPES
+    assert get_args(order["side"]) == eip712_types.SIDES
+    assert get_args(order["kind"]) == eip712_types.ORDER_KINDS
+    assert get_args(order["self_trade"]) == eip712_types.SELF_TRADES
+    assert get_args(get_type_hints(AuthorizeSessionKeyJson)["scope"]) == eip712_types.SCOPES
+    trigger = get_type_hints(types["PlaceTrigger"])
+    assert get_args(trigger["source"]) == eip712_types.TRIGGER_SOURCES
+    assert get_args(trigger["condition"]) == eip712_types.TRIGGER_CONDITIONS
 
 
 def _with(path: str, value: Any, place: int = 0) -> dict[str, Any]:

@@ -12,31 +12,45 @@ from typing import Any
 import msgspec
 
 from l1_bridge.batch import BatchBlock, BatchHead, data_commitment, decode_batch, encode_batch
-from state import eip712
+from state import eip712, eip712_types
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    Deleverage,
+    EndAuction,
+    ExecuteQuote,
+    Leg,
     OracleReport,
     OracleUpdate,
     Order,
     OrderKind,
     PlaceOrder,
+    PlaceTrigger,
     Price,
+    Quote,
     Rate,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
     Scope,
     SelfTrade,
+    SetProtection,
     Side,
     SignedAction,
+    StartAuction,
     SurfaceReport,
     Transfer,
+    TriggerCondition,
+    TriggerSource,
     Withdraw,
 )
 from state.block import BlockHeader
@@ -58,6 +72,17 @@ BID = Order(1, Side.BUY, OrderKind.LIMIT, 61_837_600_000, 20_000)
 ASK = Order(2, Side.SELL, OrderKind.POST_ONLY, 2_683_800_000, 1_500_000, False, NOW_S + 3_600)
 CLOSE = Order(1, Side.SELL, OrderKind.MARKET, 61_000_000_000, 5_000, True, 0, SelfTrade.DECREMENT_BOTH)
 ADDRESS = bytes(range(0xE0, 0xF4))
+MAKER_SECRET = keccak(b"straddle golden maker")
+QUOTE = Quote(
+    4_321,
+    (Leg(1, Side.BUY, 250_000), Leg(2, Side.SELL, 3_000_000)),
+    -7_408_500_000,
+    1_234,
+    keccak(b"agreed terms"),
+    TIMESTAMP_MS - 900,
+    NOW_S + 20,
+    9_000_000,
+)
 
 
 def _envelope(nonce: int, bid: int = 0) -> dict[str, Any]:
@@ -90,6 +115,35 @@ ACTIONS: tuple[Action, ...] = (
     AuthorizeSessionKey(**_envelope(70_009), key=ADDRESS, scope=Scope.TRADE, expiry_s=NOW_S + 86_400),
     RevokeSessionKey(**_envelope(70_010), key=ADDRESS),
     CancelAllAfter(**_envelope(70_011), timeout_s=60),
+    ExecuteQuote(
+        **_envelope(70_012),
+        quote=QUOTE,
+        quote_signature=eip712.sign(eip712.quote_digest(DOMAIN, QUOTE, NAMES.__getitem__), MAKER_SECRET),
+        limit_uusd=-1_000_000,
+    ),
+    CancelQuote(**_envelope(70_013), quote_nonce=TIMESTAMP_MS - 10, quote_expiry_s=NOW_S + 30),
+    SetProtection(
+        **_envelope(70_014),
+        underlying="BTC",
+        interval_ms=5_000,
+        frozen_ms=0,
+        quantity_ulots=10_000_000,
+        delta_ulots=5_000_000,
+        vega_uusd=2_000_000_000,
+    ),
+    ResetProtection(**_envelope(70_015), underlying="BTC"),
+    PlaceTrigger(
+        **_envelope(70_016),
+        order=CLOSE,
+        source=TriggerSource.INDEX,
+        condition=TriggerCondition.AT_OR_BELOW,
+        trigger_uusd=61_200_000_000,
+    ),
+    CancelTrigger(**_envelope(70_017), cancel=Cancel(1, 70_016 << 6)),
+    StartAuction(**_envelope(70_012), liquidated=99),
+    Bid(**_envelope(70_013), liquidated=99, share_ppm=250_000, min_reward_uusd=1_000_000),
+    EndAuction(**_envelope(70_014), liquidated=99),
+    Deleverage(**_envelope(70_015), liquidated=99, market=1, counterparties=(3, 2**40)),
 )
 REPORT = OracleReport(
     TIMESTAMP_MS - 120,
@@ -159,8 +213,13 @@ def build_eip712() -> dict[str, Any]:
         "domain_separator": DOMAIN.separator.hex(),
         "secret": SECRET.hex(),
         "signer": eip712.address_of(SECRET).hex(),
-        "type_hashes": {name: hash_.hex() for name, hash_ in eip712.TYPE_HASHES.items()},
+        "type_hashes": {name: hash_.hex() for name, hash_ in eip712_types.TYPE_HASHES.items()},
         "actions": cases,
+        "quote": {
+            "struct_hash": eip712.quote_hash(QUOTE, NAMES.__getitem__).hex(),
+            "digest": eip712.quote_digest(DOMAIN, QUOTE, NAMES.__getitem__).hex(),
+            "signer": eip712.address_of(MAKER_SECRET).hex(),
+        },
         "report": {
             "struct_hash": eip712.report_hash(REPORT).hex(),
             "digest": eip712.report_digest(DOMAIN, REPORT).hex(),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from l1_bridge.batch import data_commitment, decode_batch
 from state import eip712
-from state.actions import OracleUpdate, Payload
+from state.actions import Action, OracleUpdate, Payload
 from state.codec import MarketEntry, decode_transaction, encode_transaction
 from state.hashing import keccak
-from state.wire import OracleUpdateJson, decode_json, to_oracle_update
+from state.wire import decode_json, to_oracle_update
 from state.wire_msgpack import decode_msgpack, encode_msgpack
+from state.wire_types import OracleUpdateJson
 from tests.vectors.codec_vectors import build_codec, build_eip712
 
 
@@ -64,7 +65,7 @@ def test_encodings() -> None:
         assert decode_transaction(encoded, 0, case["block_timestamp_ms"], table) == (payload, len(encoded))
         seen.append(payload)
     kinds = {p.KIND if isinstance(p, OracleUpdate) else p.action.KIND for p in seen}
-    assert kinds == {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20}
+    assert kinds == {OracleUpdate.KIND} | {kind.KIND for kind in get_args(Action)}
     batch = bytes.fromhex(vectors["batch"])
     decoded = decode_batch(batch)
     assert decoded.undecodable_at is None
