@@ -1,4 +1,4 @@
-"""What auctions offer: by hand, and that the allowed share is the one that restores buffer margin. iLIQ_003."""
+"""What auctions offer: by hand; the allowed share is the one that restores buffer margin. iLIQ_003."""
 
 from __future__ import annotations
 
