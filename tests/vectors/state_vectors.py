@@ -1,8 +1,9 @@
 """Golden vectors of execution: blocks in, leaves and roots out.
 
 A short story that touches every kind of leaf: listing, deposits, trades with fees and funding, a session key,
-a dead-man switch, a withdrawal; an expiry of a future and options that settles, and one that is delisted. A
-change of `state.json` is a change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
+a dead-man switch, a withdrawal; an expiry of a future and options that settles, and one that is delisted; an
+auction with bids that turns insolvent, and one that ends by deleveraging. A change of `state.json` is a change
+of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
 """
 
 from __future__ import annotations
@@ -13,22 +14,27 @@ from typing import Any
 
 from state.actions import (
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAllAfter,
+    Deleverage,
     Order,
     OrderKind,
     Scope,
     Side,
+    StartAuction,
     Transfer,
     Withdraw,
 )
+from state.block import L1Message, MessageKind
 from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
+from state.leaves import LiquidationParameters
 from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
 from state.units import MS_PER_S
-from tools.exchange import COIN, START_MS, USD, Exchange, standard_exchange
+from tools.exchange import COIN, START_MS, USD, VAULT, Exchange, owner_address, standard_exchange
 from tools.option_exchange import full_update, markets_of, series_message, strikes_message
 
 EXPIRY_S = next_expiry_s(Rule.DAILY, START_MS // MS_PER_S)
@@ -57,7 +63,31 @@ def story() -> Exchange:
     exchange.act(Transfer, 1, to_account=2, amount_uusd=1_234_567)
     exchange.act(Withdraw, 3, recipient=b"\x99" * 20, amount_uusd=7_654_321)
     expire(exchange)
+    liquidate(exchange)
     return exchange
+
+
+def liquidate(exchange: Exchange) -> None:
+    """Two accounts fall below maintenance margin: bids end one's auction, the other's goes on insolvent."""
+    parameters = LiquidationParameters(fee_ppm=80_000)
+    exchange.messages(L1Message(MessageKind.SET_LIQUIDATION, VAULT, 0, parameters.encode()))
+    exchange.now_ms += 1_000
+    exchange.send(full_update(exchange, {"C1": 1_000 * USD, "C2": 2_000 * USD}))
+    first, second = (exchange.deposit(owner_address(number), 260 * USD) for number in (8, 9))
+    exchange.place(1, 1, Side.SELL, 1_000 * USD, 2 * COIN)
+    for account in (first, second):
+        exchange.place(account, 1, Side.BUY, 1_000 * USD, COIN)
+    exchange.place(first, 1, Side.SELL, 1_100 * USD, COIN)
+    for dollars in (880, 720, 600):
+        exchange.now_ms += 60_000
+        exchange.send(full_update(exchange, {"C1": dollars * USD, "C2": 2_000 * USD}))
+        if dollars == 880:
+            exchange.act(StartAuction, 2, liquidated=first)
+            exchange.act(Bid, 2, liquidated=first, share_ppm=100_000, min_reward_uusd=0)
+            exchange.act(Bid, 3, liquidated=first, share_ppm=140_000, min_reward_uusd=1)
+    exchange.act(StartAuction, 2, liquidated=second)
+    exchange.act(Deleverage, 2, liquidated=second, market=1, counterparties=(3, 1))
+    exchange.act(StartAuction, 2, liquidated=first)
 
 
 def expire(exchange: Exchange) -> None:

@@ -50,7 +50,8 @@ def test_the_tree_gives_the_same_root_and_money_adds_up() -> None:
 def test_the_story_touches_every_kind_of_leaf_and_each_decodes_canonically() -> None:
     kinds = {int(key[:2], 16) for key in GOLDEN["leaves"]}
     dated = {*range(keys.EXPIRY, keys.PRICING + 1), keys.LISTINGS}
-    assert kinds == set(range(keys.SYSTEM, keys.WITHDRAWAL + 1)) - {keys.PROGRESS} | dated
+    liquidation = {keys.AUCTION, keys.LIQUIDATION, keys.LIQUIDATIONS}
+    assert kinds == set(range(keys.SYSTEM, keys.WITHDRAWAL + 1)) - {keys.PROGRESS} | dated | liquidation
     for key, value in GOLDEN["leaves"].items():
         data = bytes.fromhex(value)
         assert decode_leaf(bytes.fromhex(key), data).encode() == data
