@@ -2,8 +2,8 @@
 
 A short story that touches every kind of leaf: listing, deposits, trades with fees and funding, a session key,
 a dead-man switch, a withdrawal; an expiry of a future and options that settles, and one that is delisted; an
-auction with bids that turns insolvent, and one that ends by deleveraging. A change of `state.json` is a change
-of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
+auction with bids that turns insolvent, and one that ends by deleveraging. A change of `state.json` is a
+change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
 """
 
 from __future__ import annotations
