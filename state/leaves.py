@@ -733,6 +733,7 @@ class Progress:
         "accumulator",
         "cursor",
         "due",
+        "fired",
         "looked",
         "messages_left",
         "operation",
@@ -742,7 +743,7 @@ class Progress:
         "taker",
         "task",
     )
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQI")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQII")
 
     def __init__(
         self,
@@ -755,6 +756,7 @@ class Progress:
         operation: int = 0,
         accumulator: bytes = bytes(32),
         cursor: int = 0,
+        fired: int = 0,
         looked: int = 0,
         taker: Taker | None = None,
     ) -> None:
@@ -773,8 +775,10 @@ class Progress:
         """Rolling hash of the block's transactions."""
         self.cursor = cursor
         """How far a walk over leaves has come, as its task says; 0 at its start."""
+        self.fired = fired
+        """Triggers fired in this oracle update."""
         self.looked = looked
-        """Triggers fired, and markets looked at for some, in this oracle update."""
+        """Markets of one expiry looked at for triggers."""
         self.taker = taker or Taker()
 
     def encode(self) -> bytes:
@@ -788,6 +792,7 @@ class Progress:
             self.operation,
             self.accumulator,
             self.cursor,
+            self.fired,
             self.looked,
         )
         return head + self.taker.encode() if self.task == Task.MATCH else head

@@ -346,7 +346,6 @@ def pricing_step(view: StateView, block: BlockContext, progress: Progress, updat
         progress.operation += 1
         if progress.operation == len(names):
             progress.operation = 0
-            progress.looked = 0
             progress.task = Task.TRIGGERS
 
 
@@ -364,24 +363,26 @@ def _expiries_of(view: StateView, name: str) -> list[int]:
 
 
 def trigger_step(view: StateView, block: BlockContext, progress: Progress, update: OracleUpdate) -> None:
-    """Fires one trigger, has looked at one market, or moves on: `cursor` 0 stands for the next name's own
-    feed, then it counts the expiries that the name belongs to."""
+    """Fires one trigger, has looked at one market, or moves on. `operation` counts the names twice: first for
+    what waits for their own feeds, then for the expiries that they belong to, which `cursor` counts."""
     names = plan_of(update).names
-    if progress.operation < len(names) and has_room(progress):
-        name = names[progress.operation]
-        numbers = _expiries_of(view, name)
-        if progress.cursor == 0:
-            fired = _fire_on_own(view, block, progress, name)
-        else:
-            fired = fire_in_expiry(view, block, progress, numbers[progress.cursor - 1])
-        if fired:
-            return
-        progress.cursor += 1
-        if progress.cursor > len(numbers):
+    index = progress.operation
+    if index < len(names) and has_room(progress):
+        if not _fire_on_own(view, block, progress, names[index]):
+            progress.operation += 1
+        return
+    if index < 2 * len(names) and has_room(progress):
+        numbers = _expiries_of(view, names[index - len(names)])
+        if progress.cursor < len(numbers):
+            if fire_in_expiry(view, block, progress, numbers[progress.cursor]):
+                return
+            progress.cursor += 1
+            progress.looked = 0
+        if progress.cursor >= len(numbers):
             progress.cursor = 0
             progress.operation += 1
         return
-    progress.operation = progress.cursor = progress.looked = 0
+    progress.operation = progress.cursor = progress.fired = progress.looked = 0
     progress.task = progress.parent = Task.NONE
 
 

@@ -1,9 +1,10 @@
 """Trigger orders: stops and take-profits, placed when a mark or an index gets to a price.
 
-An oracle update, when its prices are in force, looks at what they set off: of each of its feeds the triggers
-on that index or perpetual's mark, then, expiry by expiry that the feed belongs to, the markets in which
-triggers wait for a dated mark. Each step fires one trigger or has looked at one market; after
-MAX_TRIGGER_STEPS of these the rest waits for the next update, which begins with it.
+An oracle update, when its prices are in force, looks at what they set off: first, of each of its feeds, at
+the triggers on that index or perpetual's mark; then, of each expiry that a feed belongs to, at markets in
+which triggers wait for a dated mark: up to MAX_LOOKED that do not fire, those first that have waited longest,
+so that none is passed over for ever. Each step fires one trigger or has looked at one market. After MAX_FIRED
+the rest waits for the next update.
 
 A trigger that fires is gone, and its order is placed as if its account had sent it then: it is checked then,
 and may be refused. Reduce-only triggers go when the position that they reduce is closed or changes its sign.
@@ -56,7 +57,7 @@ from state.operations import check_place, order_id_of
 from state.orders import check_size, check_trading, instrument_of, reducible
 from state.pricing import mark_of, pricing_of
 from state.trigger_book import add_trigger, move_in_queue, remove_trigger, scope_of
-from state.units import MAX_PRICE_UUSD, MAX_TRIGGER_STEPS
+from state.units import MAX_FIRED, MAX_LOOKED, MAX_PRICE_UUSD
 from state.view import StateView
 
 _MARK: Final = int(TriggerSource.MARK)
@@ -144,8 +145,8 @@ def fire_on_feed(
 
 
 def fire_in_expiry(view: StateView, block: BlockContext, progress: Progress, expiry: int) -> bool:
-    """Fires a trigger on a mark of the expiry, or has looked at one market for some; False when all its
-    markets have been looked at since it was priced."""
+    """Fires a trigger on a mark of the expiry, or has looked at one market for some; whether to go on:
+    not when enough, or all, of its markets have been looked at since it was priced."""
     found = view.first_under(trigger_queue_prefix(expiry))
     pricing = pricing_of(view, expiry)
     if found is None or pricing is None:
@@ -159,12 +160,12 @@ def fire_in_expiry(view: StateView, block: BlockContext, progress: Progress, exp
     if mark is None or not _fire_next(view, block, progress, mark_scope(market), mark):
         move_in_queue(view, expiry, market, pricing.version)
         progress.looked += 1
-    return True
+    return progress.looked < MAX_LOOKED
 
 
 def has_room(progress: Progress) -> bool:
     """Whether this update may still fire triggers."""
-    return progress.looked < MAX_TRIGGER_STEPS
+    return progress.fired < MAX_FIRED
 
 
 def _fire_next(
@@ -174,7 +175,7 @@ def _fire_next(
         found = view.first_under(triggers_prefix(scope, below))
         if found is not None and _is_reached(below, parse_trigger_key(found[0])[2], price_uusd):
             _fire(view, block, progress, found[0], found[1])
-            progress.looked += 1
+            progress.fired += 1
             return True
     return False
 

@@ -61,8 +61,10 @@ MAX_PROTECTED_BYTES: Final = 22
 """Of an underlying's name in which an account may be protected."""
 MAX_PROTECTION_MS: Final = 86_400_000
 """Of a protection's interval, and of its freeze."""
-MAX_TRIGGER_STEPS: Final = 256
-"""Triggers fired, and markets looked at for some, in one oracle update; the rest comes with the next."""
+MAX_FIRED: Final = 256
+"""Triggers fired in one oracle update; the next begins with the rest."""
+MAX_LOOKED: Final = 16
+"""Markets of one expiry that are looked at for triggers, each time a feed of an update belongs to it."""
 MAX_NAME_BYTES: Final = 31
 MAX_PUBLISHERS: Final = 16
 MAX_FEEDS_PER_REPORT: Final = 64

@@ -15,6 +15,7 @@ from state.actions import (
     Action,
     Cancel,
     CancelOrder,
+    ExecuteQuote,
     OracleReport,
     OracleUpdate,
     Order,
@@ -123,13 +124,17 @@ class Exchange:
             return execution.execute(transaction)
 
     def sign(self, action: Action, signer: bytes | None = None) -> Transaction:
-        """The action as recovered: signed by its account's owner, or by `signer`."""
+        """The action as recovered: signed by its account's owner, or by `signer`; a quote by its account's."""
         self._count += 1
         if signer is None:
             account = self.view.get(account_key(action.account))
             signer = account.owner if account else owner_address(0)
         digest = keccak(b"transaction" + self._count.to_bytes(8, "big"))
-        return Transaction(SignedAction(action, _NO_SIGNATURE), (signer,), digest)
+        signers: tuple[bytes, ...] = (signer,)
+        if isinstance(action, ExecuteQuote):
+            maker = self.view.get(account_key(action.quote.account))
+            signers = (signer, maker.owner if maker else owner_address(0))
+        return Transaction(SignedAction(action, _NO_SIGNATURE), signers, digest)
 
     def envelope(self, account: int) -> dict[str, Any]:
         """Fresh envelope fields for an action."""
