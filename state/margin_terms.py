@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from state.errors import RejectCode, Rejected
+from state.fixed import ONE
 from state.keys import MARGIN
 from state.leaves import MarginTerms
 from state.margin_defaults import DEFAULTS_PPM, default_parameters, from_ppm
@@ -77,7 +78,8 @@ class Grids:
         self.mm_factor: int = parameters.mm_factor
         self.mm_perp: int = parameters.mm_perp
         self.im_perp: int = parameters.im_perp
-        self.threshold: int = parameters.confidence_threshold
+        self.threshold_ppm: int = -(-parameters.confidence_threshold * PPM // ONE)
+        """Below it prices are not trusted."""
 
 
 DEFAULT_GRIDS: Final = Grids(b"", default_parameters())

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "state" / "_compiled"
 MODULES = """
 accounts book cache calendar codec codec_decode codec_format conservation context eip712 expiries
-expiry_books expiry_sums fees funding holdings keys leaves margin margin_terms matching messages operations
-oracle orders overlay positions pricing rules series steps transition units view
+expiry_books expiry_sums fees funding holdings keys leaves margin margin_parts margin_terms matching
+messages operations oracle orders overlay positions pricing rules series steps transition units view
 tree tree_forest tree_regroup recorder
 """.split()  # noqa: SIM905 - shorter to read
 """Everything that runs for each order, and the tree. Not what does I/O, nor the actions and the results of
