@@ -162,6 +162,7 @@ def turn(view: StateView, block: BlockContext, number: int, kind: AuctionKind) -
         auction.started_ms = block.timestamp_ms
         auction.left_ppb = PPB
         view.touch(auction_key(number), auction)
+        block.accounts.add(number)
         block.liquidations.append(
             LiquidationEvent(LiquidationChange.TURNED, auction.number, number, kind=kind)
         )

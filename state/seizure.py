@@ -240,6 +240,7 @@ def close_if_over(view: StateView, block: BlockContext, number: int) -> None:
         draw(view, block, auction, number, -account.cash_uusd)
     if health(view, number, account.cash_uusd).buffer_uusd >= 0:
         view.delete(key)
+        block.accounts.add(number)
         block.liquidations.append(LiquidationEvent(LiquidationChange.ENDED, auction.number, number))
 
 
