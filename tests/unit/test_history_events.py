@@ -202,6 +202,19 @@ def test_orders_that_meet_their_own_owner() -> None:
     assert gone.orders[ALICE][0].transaction == b"", "not her account's transaction"
 
 
+def test_an_order_that_meets_another_operations_order_before_its_own_turn() -> None:
+    desk = Desk()
+    desk.place(ALICE, Side.SELL, PRICE, 3 * COIN)
+    desk.place(ALICE, Side.BUY, PRICE - USD, COIN, self_trade=SelfTrade.DECREMENT_BOTH)
+    replacements = (Replacement(MARKET, 128, PRICE, COIN), Replacement(MARKET, 64, PRICE + USD, 3 * COIN))
+    both = desk.do(BulkOrders, ALICE, replacements=replacements)
+    assert orders(both, ALICE) == [
+        ("REDUCE", 64, 60_000, COIN, 0, 2 * COIN, COIN, "OPEN"),
+        ("REPLACE", 64, 60_001, 3 * COIN, 0, 3 * COIN, 0, "OPEN"),
+        ("REPLACE", 128, 60_000, COIN, 0, 0, 0, "SELF_TRADE"),
+    ]
+
+
 def test_what_block_time_does() -> None:
     desk = Desk()
     desk.place(ALICE, Side.BUY, PRICE, COIN)
