@@ -22,7 +22,7 @@ from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.receipts import SIDE_NAMES, Receipt, SealedBlock, hex_of, wallet_signature
 from state import keys
 from state.leaves import Account, AccountOrder, Instrument, Market, Position, RestingOrder, SessionKey
-from state.margin import margin
+from state.margin import MARGIN_CHECKS, margin
 from state.pricing import mark_of
 from state.proofs import MembershipProof
 from state.tree import VersionUnavailable
@@ -171,6 +171,8 @@ class Status(msgspec.Struct, frozen=True):
     finalized_batch: int
     inbox_next: int
     l1_block: int
+    margin_checks: int
+    """Margin requirements that this process has computed since its start."""
 
 
 class ChainApi:
@@ -437,5 +439,6 @@ class ChainApi:
             sequencer=hex_of(context.sequencer),
             ready=not reasons,
             reasons=reasons,
+            margin_checks=MARGIN_CHECKS.number,
             **context.summary(),
         )

@@ -59,6 +59,7 @@ from sequencer.sealer import Closed, Sealed, Sealer
 from sequencer.signing import SecretKey
 from sequencer.startup import Opened, open_state
 from state.eip712 import Domain
+from state.margin import MARGIN_CHECKS
 from state.store import Store, StoreError
 from state.store_records import StoredBatch
 
@@ -330,6 +331,7 @@ class Node:
         watch("feed_subscribers", "Subscribers", lambda: self.feed.subscriber_count)
         watch("batches_unposted", "Closed batches not on L1 yet", lambda: self._batch_lag())
         watch("poster_stopped", "1 when the poster needs an operator", self._poster_stopped)
+        watch("margin_checks", "Margin requirements computed", lambda: MARGIN_CHECKS.number)
         watch("history_bytes", "Records of accounts' history", lambda: self.opened.history.size_bytes)
         watch("ready", "1 when ready", lambda: not self.health.reasons_not_ready())
 

@@ -31,8 +31,6 @@ from state.eip712 import Domain, report_digest
 from state.units import MAX_FEEDS_PER_REPORT
 
 NO_KEY = KeySection()
-LOOK_S = 10.0
-"""Between two questions which feeds exist."""
 NO_FEEDS = Known(frozenset(), frozenset(), frozenset())
 
 
@@ -48,6 +46,8 @@ class PublisherSection:
     """Between two reports with rates and surfaces, which have the most bytes; a multiple of the above."""
     max_age_s: float = 10.0
     """Values older than this are left out of a report."""
+    look_s: float = 10.0
+    """Between two questions to the node which feeds exist."""
     perpetuals: bool = True
     """Report an underlying's index also as the mark of its perpetual."""
     chain_id: int = 0
@@ -66,6 +66,8 @@ class PublisherSection:
             )
         if not self.max_age_s > 0:
             raise ValueError(f"max_age_s: must be above 0, got {self.max_age_s}")
+        if not self.look_s > 0:
+            raise ValueError(f"look_s: must be above 0, got {self.look_s}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class OraclePublisher:
         self._log = logs.logger(publisher="0x" + key.address.hex())
         self._domain: Domain | None = None
         self._known = NO_FEEDS
-        self._looked_ms = -1_000 * LOOK_S
+        self._looked_ms = 0
         self._told: str | None = None
         """What was last wrong; empty when nothing is."""
 
@@ -126,7 +128,7 @@ class OraclePublisher:
         """Raises NodeError, NodeUnreachable, ConfigError."""
         if self._domain is None:
             self._domain = await self._ask_domain()
-        if self._known == NO_FEEDS or tick_ms - self._looked_ms > 1_000 * LOOK_S:
+        if self._known == NO_FEEDS or tick_ms - self._looked_ms > 1_000 * self._section.look_s:
             self._known = await self._ask_feeds(reading)
             self._looked_ms = tick_ms
         known, max_age_ms = self._known, self._section.max_age_s * 1_000

@@ -32,9 +32,11 @@ from state.pricing import STABLE_KEY, check_fresh, demand_feed
 from state.view import StateView
 
 __all__ = [
+    "MARGIN_CHECKS",
     "NO_CHANGES",
     "Change",
     "Changes",
+    "Count",
     "HeldMargin",
     "Margin",
     "carries",
@@ -48,6 +50,17 @@ __all__ = [
 ]
 _NEVER_MS: Final = 0
 """A time at which everything is fresh."""
+
+
+class Count:
+    """How often something was done in this process: to be told, it decides nothing."""
+
+    def __init__(self) -> None:
+        self.number: int = 0
+
+
+MARGIN_CHECKS: Final = Count()
+"""Margin requirements computed."""
 
 
 class Margin(NamedTuple):
@@ -86,6 +99,7 @@ def held_margin(view: StateView, account: int, cash_uusd: int, changes: Changes)
 
 
 def _measure(view: StateView, account: int, changes: Changes, with_orders: bool) -> Measure:
+    MARGIN_CHECKS.number += 1
     found = perpetual_measure(view, account, changes, with_orders, _NEVER_MS)
     if found is not None:
         return found
@@ -95,6 +109,7 @@ def _measure(view: StateView, account: int, changes: Changes, with_orders: bool)
 
 def _fresh_measure(view: StateView, block: BlockContext, account: int, changes: Changes) -> Measure:
     """With open orders. Raises Rejected unless all feeds are fresh that it rests on."""
+    MARGIN_CHECKS.number += 1
     found = perpetual_measure(view, account, changes, True, block.timestamp_ms)
     if found is not None and found.fresh:
         return found
