@@ -21,6 +21,7 @@ from sequencer.receipts import SIDE_NAMES
 from state import keys
 from state.errors import Rejected
 from state.leaves import Expiry, Feed, Market, Status
+from state.margin_terms import grids_of
 from state.orders import price_band
 from state.pricing import mark_of
 from state.view import StateView
@@ -88,8 +89,9 @@ class InstrumentView(msgspec.Struct, frozen=True):
     min_size_ulots: int
     max_size_ulots: int
     band_ppm: int
-    initial_margin_ppm: int
-    maintenance_margin_ppm: int
+    initial_margin_ppm: int | None
+    """Of a future or perpetual alone; what else an account has may lower it. Null of options."""
+    maintenance_margin_ppm: int | None
     maker_fee_ppm: int
     taker_fee_ppm: int
 
@@ -137,6 +139,8 @@ class TradeView(msgspec.Struct, frozen=True):
     price: float
     amount: float
     block_number: int
+    block_trade_id: str | None = None
+    """Of a leg of a block trade, which was not made on the book."""
 
 
 class LastTrades(msgspec.Struct, frozen=True):
@@ -161,9 +165,10 @@ def status_of(listed: Listed, expiry: Expiry | None, now_ms: int) -> int:
     return int(Status.LISTED) if expiry.status == Status.LISTED else own
 
 
-def instrument_view(listed: Listed, expiry: Expiry | None, now_ms: int) -> InstrumentView:
+def instrument_view(view: StateView, listed: Listed, expiry: Expiry | None, now_ms: int) -> InstrumentView:
     """`expiry`: the leaf of the instrument's expiry; None of a perpetual."""
     leaf = listed.leaf
+    grids = grids_of(view, leaf.underlying)
     is_perpetual = leaf.kind == PERPETUAL
     is_option = leaf.kind > FUTURE
     status = status_of(listed, expiry, now_ms)
@@ -187,7 +192,7 @@ def instrument_view(listed: Listed, expiry: Expiry | None, now_ms: int) -> Instr
         leaf.min_size_ulots / MILLION,
         leaf.maker_fee_ppm / MILLION,
         leaf.taker_fee_ppm / MILLION,
-        MILLION // leaf.initial_margin_ppm if leaf.initial_margin_ppm else 0,
+        0 if is_option else MILLION // max(grids.initial_ppm, 1),
         leaf.expiry_s * 1_000 if leaf.expiry_s else NEVER_MS,
         _usd(expiry.settlement_uusd) if expiry else None,
         leaf.tick_uusd,
@@ -195,8 +200,8 @@ def instrument_view(listed: Listed, expiry: Expiry | None, now_ms: int) -> Instr
         leaf.min_size_ulots,
         leaf.max_size_ulots,
         leaf.band_ppm,
-        leaf.initial_margin_ppm,
-        leaf.maintenance_margin_ppm,
+        None if is_option else grids.initial_ppm,
+        None if is_option else grids.maintenance_ppm,
         leaf.maker_fee_ppm,
         leaf.taker_fee_ppm,
     )
@@ -213,6 +218,7 @@ def trade_view(name: str, record: TradeRecord) -> TradeView:
         trade.price_uusd / MILLION,
         trade.size_ulots / MILLION,
         record.block,
+        str(trade.block_trade) if trade.block_trade else None,
     )
 
 
@@ -282,7 +288,10 @@ class MarketApi:
         market: Market = view.get(keys.market_key(listed.market))
         index: Feed | None = view.get(keys.name_key(keys.FEED, listed.underlying))
         bids, asks = book.levels(0, 1), book.levels(1, 1)
-        last = book.trades[-1].trade.price_uusd if book.trades else market.last_price_uusd
+        on_book = (
+            record.trade.price_uusd for record in reversed(book.trades) if not record.trade.block_trade
+        )
+        last = next(on_book, market.last_price_uusd)
         mark = mark_of(view, market, listed.leaf)
         expiry = expiry_of(view, listed)
         try:
@@ -323,7 +332,7 @@ class MarketApi:
     def _get_instruments(self, params: InstrumentsParams, _context: Context) -> list[InstrumentView]:
         machine, now_ms = self._context.machine, self._context.machine.system.timestamp_ms
         views = [
-            instrument_view(listed, expiry_of(machine.view, listed), now_ms)
+            instrument_view(machine.view, listed, expiry_of(machine.view, listed), now_ms)
             for listed in machine.markets.by_number.values()
             if (0 < listed.leaf.expiry_s * 1_000 <= now_ms) == params.expired
         ]

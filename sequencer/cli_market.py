@@ -122,10 +122,11 @@ def markets(node: NodeUrl = DEFAULT_NODE, as_json: AsJson = False) -> None:
             show_market(ticker["open_interest"]),
             plain(listed["tick_uusd"]),
             plain(listed["lot_ulots"]),
-            f"{plain(listed['initial_margin_ppm'] * 100)} %",
+            "scenarios" if ppm is None else f"{plain(ppm * 100)} %",
             f"{plain(listed['taker_fee_ppm'] * 100)} %",
         ]
         for listed, ticker in pairs
+        for ppm in [listed["initial_margin_ppm"]]
     ]
     columns = [
         "instrument",

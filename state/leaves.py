@@ -113,7 +113,7 @@ class Parameters(FixedLeaf):
 class Instrument(FixedLeaf):
     """One tradable instrument as listed; `name` is padded with zeros."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">31s B 31s B Q Q Q Q I I I I I Q Q Q I")
+    LAYOUT: ClassVar[Struct] = Struct(">31s B 31s B Q Q Q Q I I I Q Q Q I")
 
     name: bytes
     kind: int
@@ -130,8 +130,6 @@ class Instrument(FixedLeaf):
     """Of one order."""
     band_ppm: int
     """Largest distance of an order's price from the mark."""
-    initial_margin_ppm: int
-    maintenance_margin_ppm: int
     maker_fee_ppm: int
     taker_fee_ppm: int
     impact_notional_uusd: int
@@ -494,15 +492,13 @@ class ExpiryOf(FixedLeaf):
 class Terms(FixedLeaf):
     """Trading terms of instruments yet to be listed; part of `Series`, not a leaf of its own."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q I I I I I Q")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q I I I Q")
 
     tick_uusd: int
     lot_ulots: int
     min_size_ulots: int
     max_size_ulots: int
     band_ppm: int
-    initial_margin_ppm: int
-    maintenance_margin_ppm: int
     maker_fee_ppm: int
     taker_fee_ppm: int
     impact_notional_uusd: int
@@ -512,7 +508,7 @@ class Terms(FixedLeaf):
 class Series(FixedLeaf):
     """A template from which expiries are listed, and how far the one under way has come."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">31s B B B Q I 60s 60s I Q I")
+    LAYOUT: ClassVar[Struct] = Struct(">31s B B B Q I 52s 52s I Q I")
 
     underlying: bytes
     rule: int

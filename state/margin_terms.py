@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from state.errors import RejectCode, Rejected
-from state.fixed import ONE
+from state.fixed import BITS, ONE
 from state.keys import MARGIN
 from state.leaves import MarginTerms
 from state.margin_defaults import DEFAULTS_PPM, default_parameters, from_ppm
@@ -80,6 +80,15 @@ class Grids:
         self.im_perp: int = parameters.im_perp
         self.threshold_ppm: int = -(-parameters.confidence_threshold * PPM // ONE)
         """Below it prices are not trusted."""
+        loss = max(self.up, self.down) >> BITS
+        mm = self.mm_perp
+        self.initial_ppm: int = _ppm((loss * self.im_factor >> BITS) + mm + self.im_perp)
+        """What a perpetual alone requires of its notional: to tell people, rounded up."""
+        self.maintenance_ppm: int = _ppm((loss * self.mm_factor >> BITS) + mm)
+
+
+def _ppm(value: int) -> int:
+    return -(-value * PPM // ONE)
 
 
 DEFAULT_GRIDS: Final = Grids(b"", default_parameters())

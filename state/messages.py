@@ -94,11 +94,11 @@ _BATCH_COST: Final = Struct(">QIQQBQ")
 _SET_FEED: Final = Struct(">B31sII")
 _LINK: Final = Struct(">B20sQ").pack
 _MARKET: Final = Struct(">I")
-_SERIES: Final = Struct(">31s B B B Q I 60s 60s")
+_SERIES: Final = Struct(">31s B B B Q I 52s 52s")
 SERIES_BYTES: Final = _SERIES.size
 """How much of a Series leaf its message has: all before its registers."""
-_STRIKES: Final = Struct(">31s Q B Q Q I 60s")
-_NO_TERMS: Final = bytes(60)
+_STRIKES: Final = Struct(">31s Q B Q Q I 52s")
+_NO_TERMS: Final = bytes(52)
 _MAX_STATUS: Final = 3
 _MAX_FEE_PPM: Final = 100_000
 _MAX_PUSD: Final = 10**15
@@ -235,7 +235,6 @@ def _check_terms(terms: Instrument | Terms) -> None:
         and terms.tick_uusd * terms.lot_ulots % ULOTS_PER_LOT == 0,
         "size": 0 < terms.min_size_ulots <= terms.max_size_ulots <= MAX_SIZE_ULOTS,
         "band_ppm": 0 < terms.band_ppm < PPM,
-        "margin": 0 < terms.maintenance_margin_ppm <= terms.initial_margin_ppm <= PPM,
         "fees": max(terms.maker_fee_ppm, terms.taker_fee_ppm) <= _MAX_FEE_PPM,
         "impact_notional_uusd": 0 < terms.impact_notional_uusd <= MAX_NOTIONAL_UUSD,
     }

@@ -237,8 +237,6 @@ def _list(
         terms.min_size_ulots,
         terms.max_size_ulots,
         terms.band_ppm,
-        terms.initial_margin_ppm,
-        terms.maintenance_margin_ppm,
         terms.maker_fee_ppm,
         terms.taker_fee_ppm,
         terms.impact_notional_uusd,

@@ -121,7 +121,7 @@ def _anvil() -> Anvil:
 
 
 def perpetual(spec: MarketSpec) -> Instrument:
-    """The instrument to list: 10 % initial and 6.5 % maintenance margin, 0 and 0.05 % fees."""
+    """The instrument to list: 0 and 0.05 % fees."""
     terms: dict[str, Any] = {
         "name": spec.instrument.encode().ljust(31, b"\0"),
         "kind": 0,
@@ -132,8 +132,6 @@ def perpetual(spec: MarketSpec) -> Instrument:
         "min_size_ulots": spec.lot_ulots,
         "max_size_ulots": MAX_SIZE_ULOTS // spec.lot_ulots * spec.lot_ulots,
         "band_ppm": 100_000,
-        "initial_margin_ppm": 100_000,
-        "maintenance_margin_ppm": 65_000,
         "maker_fee_ppm": 0,
         "taker_fee_ppm": 500,
         "impact_notional_uusd": 10_000_000_000,

@@ -61,8 +61,6 @@ def instrument(name: str, underlying: str, /, **changes: Any) -> Instrument:
         "min_size_ulots": 100,
         "max_size_ulots": 1_000 * COIN,
         "band_ppm": 200_000,
-        "initial_margin_ppm": 100_000,
-        "maintenance_margin_ppm": 65_000,
         "maker_fee_ppm": 100,
         "taker_fee_ppm": 300,
         "impact_notional_uusd": 10_000 * USD,

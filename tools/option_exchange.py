@@ -17,9 +17,9 @@ from state.series import CALLS, FUTURES, PUTS
 from state.units import MAX_EXPIRIES, MAX_EXPIRY_INSTRUMENTS, MS_PER_S, PPM
 from tools.exchange import COIN, PUBLISHERS, USD, VAULT, Exchange
 
-NO_TERMS = bytes(60)
-FUTURE_TERMS = Terms(10_000, 100, 100, 1_000 * COIN, 200_000, 100_000, 65_000, 100, 300, 10_000 * USD)
-OPTION_TERMS = Terms(10_000, 100, 100, 1_000 * COIN, 200_000, 100_000, 65_000, 300, 300, 10_000 * USD)
+NO_TERMS = bytes(52)
+FUTURE_TERMS = Terms(10_000, 100, 100, 1_000 * COIN, 200_000, 100, 300, 10_000 * USD)
+OPTION_TERMS = Terms(10_000, 100, 100, 1_000 * COIN, 200_000, 300, 300, 10_000 * USD)
 _NO_SIGNATURE = bytes(64)
 _YEAR_S = 365 * 86_400
 
@@ -42,7 +42,7 @@ def series_message(
     """LIST_SERIES."""
     templates = [terms.encode() if terms else NO_TERMS for terms in (future, option)]
     payload = pack(
-        ">31s B B B Q I 60s 60s", padded(underlying), rule, ahead, kinds, step_uusd, strikes, *templates
+        ">31s B B B Q I 52s 52s", padded(underlying), rule, ahead, kinds, step_uusd, strikes, *templates
     )
     return L1Message(MessageKind.LIST_SERIES, VAULT, 0, payload)
 
@@ -58,7 +58,7 @@ def strikes_message(
 ) -> L1Message:
     """LIST_STRIKES."""
     payload = pack(
-        ">31s Q B Q Q I 60s",
+        ">31s Q B Q Q I 52s",
         padded(underlying),
         expiry_s,
         kinds,

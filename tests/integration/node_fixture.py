@@ -134,8 +134,6 @@ def instrument_leaf() -> Instrument:
         min_size_ulots=LOT,
         max_size_ulots=1_000 * COIN,
         band_ppm=100_000,
-        initial_margin_ppm=100_000,
-        maintenance_margin_ppm=65_000,
         maker_fee_ppm=0,
         taker_fee_ppm=500,
         impact_notional_uusd=10_000 * USD,

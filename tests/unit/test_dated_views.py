@@ -58,12 +58,16 @@ def test_an_options_fields() -> None:
     life = Life()
     context, _ = api(life)
     listed = listed_of(context, life, "-1100-P")
-    view = instrument_view(listed, expiry_leaf(life.exchange.view, listed), life.exchange.now_ms)
+    view = instrument_view(
+        life.exchange.view, listed, expiry_leaf(life.exchange.view, listed), life.exchange.now_ms
+    )
     assert (view.kind, view.option_type, view.strike) == ("option", "put", 1_100.0)
     assert view.expiration_timestamp == life.expiry_s * MS_PER_S
     assert (view.is_active, view.state, view.settlement_price) == (True, "trading", None)
     future = listed_of(context, life, "")
-    view = instrument_view(future, expiry_leaf(life.exchange.view, future), life.expiry_s * MS_PER_S)
+    view = instrument_view(
+        life.exchange.view, future, expiry_leaf(life.exchange.view, future), life.expiry_s * MS_PER_S
+    )
     assert (view.kind, view.option_type, view.strike) == ("future", None, None)
     assert (view.is_active, view.state) == (False, "settling")
 

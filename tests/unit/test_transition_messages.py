@@ -172,9 +172,6 @@ def listing(**changes: Any) -> L1Message:
         {"max_size_ulots": 2**63},
         {"band_ppm": 0},
         {"band_ppm": 1_000_000},
-        {"initial_margin_ppm": 1_000_001},
-        {"initial_margin_ppm": 10_000, "maintenance_margin_ppm": 10_001},
-        {"maintenance_margin_ppm": 0},
         {"taker_fee_ppm": 100_001},
         {"impact_notional_uusd": 0},
     ],
@@ -200,10 +197,10 @@ def test_set_instrument(exchange: Exchange) -> None:
         payload = pack(">I", market) + changed.encode()
         return consumed(exchange, message(MessageKind.SET_INSTRUMENT, payload))
 
-    changed.initial_margin_ppm = 200_000
+    changed.maker_fee_ppm = 200
     assert send(9) == RejectCode.UNKNOWN_INSTRUMENT
     assert send(1) == 0
-    assert exchange.view.get(instrument_key(1)).initial_margin_ppm == 200_000
+    assert exchange.view.get(instrument_key(1)).maker_fee_ppm == 200
     for field, value in (("tick_uusd", 20_000), ("lot_ulots", 200), ("underlying", b"X".ljust(31, b"\0"))):
         changed = Instrument.decode(terms.encode())
         setattr(changed, field, value)
