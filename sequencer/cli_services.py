@@ -40,8 +40,12 @@ async def run_node(config: NodeConfig) -> None:
     """Runs a node until a signal drains it. Raises ConfigError and what `Node.run` raises."""
     logs.configure(config.node.log_level, config.node.log_format)
     key = await trio.to_thread.run_sync(load_key, config.sequencer_key, "sequencer_key")
+    keeper = None
+    if config.keeper.account:
+        keeper = await trio.to_thread.run_sync(load_key, config.keeper_key, "keeper_key")
     if not config.l1.url:
-        await serve_node(Node(config, Domain(config.node.chain_id, NO_CONTRACT), key))
+        domain = Domain(config.node.chain_id, NO_CONTRACT)
+        await serve_node(Node(config, domain, key, keeper_key=keeper))
         return
     rollup = rollup_address(config.l1)
     client, transport = connect(config.l1.url)
@@ -62,13 +66,13 @@ async def run_node(config: NodeConfig) -> None:
         bridge = NodeBridge(client, info, config.l1, config.poster, signer)
         domain = Domain(info.chain_id, rollup)
         if await client.chain_id() not in DEVNET_CHAIN_IDS:
-            await serve_node(Node(config, domain, key, bridge))
+            await serve_node(Node(config, domain, key, bridge, keeper_key=keeper))
             return
         clock = DevnetClock(client)
         await clock.look()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.run)
-            await serve_node(Node(config, domain, key, bridge, now_ms=clock))
+            await serve_node(Node(config, domain, key, bridge, keeper_key=keeper, now_ms=clock))
             nursery.cancel_scope.cancel()
 
 

@@ -223,6 +223,19 @@ class HistorySection:
 
 
 @dataclass(frozen=True, slots=True)
+class KeeperSection:
+    """The node's own keeper, which starts the auctions of accounts below maintenance margin and ends them."""
+
+    account: int = 0
+    """Pays the fees; keeper_key is its owner's, or a session key of it. 0: this node keeps nothing."""
+    interval_ms: int = 500
+    """Between two looks."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "account")
+
+
+@dataclass(frozen=True, slots=True)
 class FeedSection:
     """Subscriptions."""
 
@@ -245,6 +258,7 @@ class NodeConfig:
     admin: AdminSection = AdminSection()
     sequencer_key: KeySection = KeySection()
     poster_key: KeySection = KeySection()
+    keeper_key: KeySection = KeySection()
     l1: L1Section = L1Section()
     poster: PosterSection = PosterSection()
     blocks: BlocksSection = BlocksSection()
@@ -253,6 +267,7 @@ class NodeConfig:
     store: StoreSection = StoreSection()
     history: HistorySection = HistorySection()
     feed: FeedSection = FeedSection()
+    keeper: KeeperSection = KeeperSection()
 
     def __post_init__(self) -> None:
         if self.batches.max_age_ms < self.blocks.block_interval_ms:

@@ -19,8 +19,8 @@ import trio
 from msgspec.structs import replace
 
 from sequencer import logs
-from sequencer.client import NodeError, NodeUnreachable
-from sequencer.config import KeySection
+from sequencer.client import NodeClient, NodeError, NodeUnreachable
+from sequencer.config import KeeperSection, KeySection
 from sequencer.liquidation_index import Todo
 from sequencer.signing import SecretKey
 from state.actions import Action, EndAuction, SignedAction, StartAuction
@@ -62,6 +62,15 @@ class KeeperConfig:
 
     keeper: KeeperProcessSection = KeeperProcessSection()
     keeper_key: KeySection = NO_KEY
+
+
+async def keep(
+    host: str, port: int, key: SecretKey, section: KeeperSection, now_ms: Callable[[], int]
+) -> None:
+    """The keeper inside a node, which asks at its port like any other. Until cancelled."""
+    local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    async with NodeClient(f"http://{local}:{port}") as client:
+        await Keeper(client, key, section.account, section.interval_ms, now_ms).run()
 
 
 class Caller(Protocol):

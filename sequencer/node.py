@@ -4,7 +4,7 @@ Nursery tree (who is below is closed by who is above):
 
     Node.run
       core      recovery processes, sealer, committer, executor     closed last, when all accepted is durable
-      edge      bridge, feed ticker, report pool, admin server, public server    closed before
+      edge      bridge, feed ticker, report pool, liquidations, servers, keeper    closed before
     signals     (serve_node) ask the node to drain
 
 `run` owns the store and closes it. Start: recover from disk, start the parts, open the port, and only then
@@ -35,6 +35,7 @@ from sequencer import logs
 from sequencer.admin import admin_methods, load_token
 from sequencer.api import public_methods
 from sequencer.api_context import ApiContext
+from sequencer.api_liquidations import LiquidationApi
 from sequencer.committer import Committer
 from sequencer.config import NodeConfig
 from sequencer.config_file import ConfigError
@@ -46,7 +47,9 @@ from sequencer.health import Health
 from sequencer.http_server import App, Server, serve
 from sequencer.ingress import Ingress, Unread
 from sequencer.jsonrpc import Dispatcher, Method, Registry
+from sequencer.keeper import keep
 from sequencer.l1_link import Bridge, L1Link
+from sequencer.liquidations import Liquidations
 from sequencer.market_data import MarketData
 from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
@@ -101,7 +104,8 @@ class StoreArchive:
 class Node:
     """See the module's text. Made once, run once.
 
-    `key` signs block headers. `bridge` is the L1 side, None to run without; `now_ms` the wall clock.
+    `key` signs block headers, `keeper_key` the keeper's actions (None: this node keeps nothing). `bridge` is
+    the L1 side, None to run without; `now_ms` the wall clock.
     """
 
     def __init__(
@@ -111,9 +115,11 @@ class Node:
         key: SecretKey,
         bridge: Bridge | None = None,
         *,
+        keeper_key: SecretKey | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
+        self._keeper_key = keeper_key
         self.domain = domain
         self.health = Health()
         self.metrics = Metrics()
@@ -309,6 +315,7 @@ class Node:
         for sealed in opened.unsaved:
             self.receipts.add(sealed.block)
             self.committer.sealed(sealed)
+        self.liquidations = Liquidations(machine, opened.store, self.receipts, self._now_ms)
         self._watch_gauges()
         self._load_market_data()
         self.metrics.block_number.set(machine.system.block_number)
@@ -350,12 +357,14 @@ class Node:
             await edge.start(self._bridge.run, self.link)
         await edge.start(self.publisher.run)
         await edge.start(self.reports.run)
+        await edge.start(self.liquidations.run)
         pages = self.health.pages(self.metrics.page)
         admin = App(
             self._dispatcher(admin_methods(self, token)), self._on_fault, pages, allowed_origins=frozenset()
         )
         _, self.admin_port, _ = await self._listen(edge, "admin.port", ADMIN_HOST, config.admin.port, admin)
-        methods = [*public_methods(self.api), *self.feed.methods()]
+        liquidations = LiquidationApi(self.api, self.liquidations).methods()
+        methods = [*public_methods(self.api), *liquidations, *self.feed.methods()]
         public = App(
             self._dispatcher(methods),
             self._on_fault,
@@ -366,6 +375,8 @@ class Node:
         where = config.server.host, config.server.port
         listening = await self._listen(edge, "server.port", *where, public)
         server, self.port, self._public_closed = listening
+        if self._keeper_key is not None:
+            edge.start_soon(keep, where[0], self.port, self._keeper_key, config.keeper, self._now_ms)
         return server
 
     async def _listen(
@@ -425,6 +436,7 @@ class Node:
         self.receipts.add(block)
         self.committer.sealed(sealed)
         self.opened.history.sealed(sealed.executed)
+        self.liquidations.sealed(sealed.executed)
         maker = ReceiptMaker(block, self.opened.machine.markets)
         for index, pending in enumerate(self.executor.take_awaiting(block.header.number)):
             self.ingress.sealed(pending, maker.receipt(index, "sealed") if pending.sealed else None)

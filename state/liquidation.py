@@ -169,10 +169,10 @@ def turn(view: StateView, block: BlockContext, number: int, kind: AuctionKind) -
     return auction
 
 
-def offer_now(view: StateView, block: BlockContext, auction: Auction, standing: Health) -> tuple[Offer, int]:
+def offer_now(view: StateView, now_ms: int, auction: Auction, standing: Health) -> tuple[Offer, int]:
     """What is offered, and how much of the account is left; to whom has not the right kind, as if turned."""
     system: System = view.get(SYSTEM_KEY)
-    elapsed_ms, left_ppb = block.timestamp_ms - auction.started_ms, auction.left_ppb
+    elapsed_ms, left_ppb = now_ms - auction.started_ms, auction.left_ppb
     if auction.kind != kind_of(standing):
         elapsed_ms, left_ppb = 0, PPB
     offer = offer_of(standing, parameters_of(view), elapsed_ms, left_ppb, system.insurance_uusd)
@@ -194,7 +194,7 @@ def check_bid(view: StateView, block: BlockContext, action: Bid, bidder: Account
     standing = health(view, number, cash)
     if standing.buffer_uusd >= 0:
         raise Rejected(RejectCode.NOT_LIQUIDATABLE, buffer_uusd=standing.buffer_uusd)
-    offer, left_ppb = offer_now(view, block, auction, standing)
+    offer, left_ppb = offer_now(view, block.timestamp_ms, auction, standing)
     if not 0 < share <= offer.allowed_ppm:
         raise Rejected(RejectCode.BID_SHARE, allowed_ppm=offer.allowed_ppm, got=share)
     price = price_of(standing, parameters_of(view), offer, left_ppb, share)
