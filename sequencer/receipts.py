@@ -28,7 +28,7 @@ from state.block import (
 from state.errors import RejectCode
 
 SIDE_NAMES = ("buy", "sell")
-END_NAMES = tuple(end.name.lower().replace("_", "-") for end in OrderEnd)
+END_NAMES = tuple(OrderEnd(end).name.lower().replace("_", "-") for end in range(len(OrderEnd)))
 
 
 class SealedBlock(msgspec.Struct, frozen=True, array_like=True):
@@ -59,6 +59,8 @@ class FillView(msgspec.Struct, frozen=True):
     maker_account: int
     maker_order_id: int
     maker_fee_uusd: int
+    block_trade: int | None = None
+    """The number of the block trade that it is a leg of; then the maker's order id is its quote's nonce."""
 
 
 class OperationView(msgspec.Struct, frozen=True):
@@ -187,6 +189,7 @@ def _fill(trade: Trade, markets: Markets) -> FillView:
         trade.maker_account,
         trade.maker_order_id,
         trade.maker_fee_uusd,
+        trade.block_trade or None,
     )
 
 

@@ -104,7 +104,7 @@ class OrderEnd(IntEnum):
     """Of a reduce-only trigger: the position that it was to reduce is gone."""
     TRIGGERED = 14
     """Of a trigger: it has fired."""
-    LIQUIDATION = 20
+    LIQUIDATION = 15
     """Its account was put up for auction."""
 
 
