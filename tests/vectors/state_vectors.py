@@ -18,18 +18,27 @@ from state.actions import (
     BulkOrders,
     Cancel,
     CancelAllAfter,
+    CancelQuote,
     Deleverage,
+    ExecuteQuote,
+    Leg,
     Order,
     OrderKind,
+    PlaceTrigger,
+    Quote,
     Scope,
+    SetProtection,
     Side,
     StartAuction,
     Transfer,
+    TriggerCondition,
+    TriggerSource,
     Withdraw,
 )
 from state.block import L1Message, MessageKind
 from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
+from state.hashing import keccak
 from state.leaves import LiquidationParameters
 from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
@@ -63,8 +72,37 @@ def story() -> Exchange:
     exchange.act(Transfer, 1, to_account=2, amount_uusd=1_234_567)
     exchange.act(Withdraw, 3, recipient=b"\x99" * 20, amount_uusd=7_654_321)
     expire(exchange)
+    deepen(exchange)
     liquidate(exchange)
     return exchange
+
+
+def deepen(exchange: Exchange) -> None:
+    """A block trade with terms, a cancelled quote; a protection that a fill sets off; triggers, one fires."""
+    exchange.now_ms += 1_000
+    exchange.send(full_update(exchange, {"C1": 1_050 * USD, "C2": 2_000 * USD}))
+    later = markets_of(exchange, 3)
+    call = next(market for name, market in later.items() if name.endswith("-C"))
+    future = next(iter(later.values()))
+    now_s = exchange.now_ms // MS_PER_S
+    legs = (Leg(call, Side.SELL, COIN), Leg(future, Side.BUY, COIN // 2))
+    quote = Quote(1, legs, -450 * USD, 2, keccak(b"terms"), 5, now_s + 20, 10 * USD)
+    exchange.act(ExecuteQuote, 2, quote=quote, quote_signature=bytes(64), limit_uusd=-400 * USD)
+    exchange.act(CancelQuote, 1, quote_nonce=6, quote_expiry_s=now_s + 30)
+    limits = {"quantity_ulots": COIN // 10, "delta_ulots": COIN, "vega_uusd": USD}
+    exchange.act(SetProtection, 3, underlying="C1", interval_ms=1_000, frozen_ms=0, **limits)
+    exchange.place(3, future, Side.SELL, 1_051 * USD, COIN // 2)
+    exchange.place(3, future, Side.SELL, 1_052 * USD, COIN // 2)
+    exchange.place(2, future, Side.BUY, 1_052 * USD, COIN // 4)
+    order = Order(future, Side.SELL, OrderKind.MARKET, 1_000 * USD, COIN // 4)
+    for source, dollars in ((TriggerSource.MARK, 1_049), (TriggerSource.INDEX, 1_045)):
+        terms = {"source": source, "condition": TriggerCondition.AT_OR_BELOW, "trigger_uusd": dollars * USD}
+        exchange.act(PlaceTrigger, 1, order=order, **terms)
+    exchange.act(PlaceTrigger, 2, order=order, **terms)
+    exchange.now_ms += 1_000
+    exchange.send(full_update(exchange, {"C1": 1_048 * USD}))
+    far = {"condition": TriggerCondition.AT_OR_ABOVE, "trigger_uusd": 2_000 * USD}
+    exchange.act(PlaceTrigger, 2, order=order, source=TriggerSource.MARK, **far)
 
 
 def liquidate(exchange: Exchange) -> None:

@@ -51,7 +51,10 @@ def test_the_story_touches_every_kind_of_leaf_and_each_decodes_canonically() -> 
     kinds = {int(key[:2], 16) for key in GOLDEN["leaves"]}
     dated = {*range(keys.EXPIRY, keys.PRICING + 1), keys.LISTINGS}
     liquidation = {keys.AUCTION, keys.LIQUIDATION, keys.LIQUIDATIONS}
-    assert kinds == set(range(keys.SYSTEM, keys.WITHDRAWAL + 1)) - {keys.PROGRESS} | dated | liquidation
+    depth = {keys.PROTECTION, keys.TRIGGER, keys.ACCOUNT_TRIGGER, keys.QUOTE_USED}
+    depth |= set(range(keys.BLOCK_TRADE, keys.TRIGGER_QUEUE + 1)) - {keys.CLEANUP}
+    usual = set(range(keys.SYSTEM, keys.WITHDRAWAL + 1)) - {keys.PROGRESS}
+    assert kinds == usual | dated | liquidation | depth
     for key, value in GOLDEN["leaves"].items():
         data = bytes.fromhex(value)
         assert decode_leaf(bytes.fromhex(key), data).encode() == data
