@@ -51,6 +51,7 @@ INSTRUMENT = "BTC-PERPETUAL"
 MARKET = 1
 USD = 1_000_000
 COIN = 1_000_000
+PPM = 1_000_000
 PRICE = 60_000 * USD
 LOT = 1_000
 MAX_FEE_UUSD = 100 * USD
@@ -111,7 +112,7 @@ def signed_json(action: Action, secret: bytes, domain: Domain = DOMAIN) -> dict[
 
 def oracle_update(price_uusd: int, now_ms: int, secrets: tuple[bytes, ...] = PUBLISHER_SECRETS[:2]) -> Any:
     """Parameters of straddle_sendOracleUpdate: index and mark at one price."""
-    prices = (Price("BTC", price_uusd, 100), Price(INSTRUMENT, price_uusd, 100))
+    prices = (Price("BTC", price_uusd, PPM), Price(INSTRUMENT, price_uusd, PPM))
     reports = []
     for secret in secrets:
         report = OracleReport(now_ms, prices, bytes(64))
@@ -214,9 +215,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running_node(path: Path, **sections: Any) -> AsyncIterator[Running]:
+async def running_node(
+    path: Path, keeper_key: SecretKey | None = None, **sections: Any
+) -> AsyncIterator[Running]:
     """Starts a node; at the end drains it and lets it close."""
-    node = Node(config_for(path, **sections), DOMAIN, SEQUENCER)
+    node = Node(config_for(path, **sections), DOMAIN, SEQUENCER, keeper_key=keeper_key)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
         token = (path / "admin.token").read_text().strip()
