@@ -9,10 +9,12 @@ appear only there. A file that is no such case: a message and exit status 2.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -37,6 +39,7 @@ LOT = 2**64
 LARGEST = 2**63
 """Of prices, money and amounts."""
 LARGEST_EXPONENT = 400
+MAX_DEPTH = 32
 GROUPS = {
     "vol_shock": ("range_up", "range_down", "floor_up", "power_short", "power_long", "days_floor"),
     "margin": (
@@ -248,8 +251,17 @@ def refuse_constant(name: str) -> NoReturn:
     raise BadCase(f"{name} is no number")
 
 
+def _depth(text: str) -> int:
+    """How deep brackets stand in each other: the parser's own limit is as high as any library last set it."""
+    return max(
+        accumulate((1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text)), initial=0)
+    )
+
+
 def load(text: str) -> Node:
     """The case in a JSON text, its numbers exact. Raises BadCase."""
+    if _depth(text) > MAX_DEPTH:
+        raise BadCase(f"nested deeper than {MAX_DEPTH}")
     try:
         document = json.loads(text, parse_float=exact, parse_int=exact, parse_constant=refuse_constant)
     except (json.JSONDecodeError, RecursionError) as error:
