@@ -1,4 +1,4 @@
-"""A devnet in one call: an L1, the contracts, listed perpetuals, oracle publishers and funded traders.
+"""A devnet in one call: an L1, the contracts, listed instruments, oracle publishers and funded traders.
 
 Everything goes the way it would on a real L1: the governor's messages and the deposits are L1 transactions
 that the node reads from the inbox. Keys are the public development keys and keys derived from names, so
@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from l1_bridge.abi import contract
 from l1_bridge.anvil import Anvil, AnvilMissing
 from l1_bridge.client import RpcClient, connect
 from l1_bridge.deploy import (
@@ -22,22 +23,33 @@ from l1_bridge.deploy import (
     deposit,
     govern,
     list_instrument,
+    list_series,
     mint_test_dollars,
+    set_feed,
     set_publishers,
 )
 from l1_bridge.embedded import EmbeddedL1
 from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, address_of, devnet_signer
 from sequencer.cli_support import CliError
+from state.calendar import DAY_S, Rule
 from state.genesis import GENESIS_ROOT
-from state.leaves import Instrument
-from state.units import MAX_SIZE_ULOTS
-from tools.market import MarketSpec, Trader
+from state.leaves import Instrument, Series, Terms
+from state.oracle import FeedKind
+from state.series import CALLS, FUTURES, PUTS
+from state.units import MAX_NAME_BYTES, MAX_SIZE_ULOTS, ULOTS_PER_LOT
+from tools.market import MarketSpec, Trader, strike_step_uusd
 
 ROLLUP_CHAIN_ID = 424_242
 CHALLENGE_WINDOW_S = 10
+FORCED_DELAY_S = 7 * DAY_S
+"""More than the day that time may travel at once: what waited in the inbox would be overdue in one jump."""
 GOVERNOR, POSTER = 0, 1
 PUBLISHERS = ("publisher 1", "publisher 2", "publisher 3")
 QUORUM = 2
+EXPIRIES_AHEAD = 2
+STRIKES_EACH_SIDE = 3
+INDEX_HEARTBEAT_MS = 15 * 60 * 1_000
+"""Of the index that options settle at: when time travels, reports are minutes apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +73,27 @@ class Devnet:
 
     async def fund(self, traders: Sequence[Trader], amount_uusd: int) -> None:
         """Deposits for every trader into a new account of its own."""
-        owner = self.governor.signer.address
-        await mint_test_dollars(
-            self.governor, self.deployment.token_address, owner, amount_uusd * len(traders)
-        )
+        owner, token = self.governor.signer.address, self.deployment.token_address
+        total_uusd = amount_uusd * len(traders)
+        await mint_test_dollars(self.governor, token, owner, total_uusd)
+        approve = contract("TestToken").call("approve", self.deployment.vault_address, total_uusd)
+        await self.governor.send(token, approve)
         for trader in traders:
             await deposit(
                 self.governor,
                 self.deployment.vault_address,
-                self.deployment.token_address,
+                token,
                 amount_uusd,
                 owner=address_of(trader.secret),
             )
+
+    async def list_options(self, spec: MarketSpec, price_uusd: int) -> None:
+        """A daily series of a future and options around the index, which must have been reported."""
+        messages = [
+            set_feed(FeedKind.PRICE, spec.underlying, INDEX_HEARTBEAT_MS),
+            list_series(option_series(spec, price_uusd)),
+        ]
+        await govern(self.governor, self.deployment.inbox_address, messages)
 
 
 @asynccontextmanager
@@ -103,6 +124,7 @@ async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[D
             poster=devnet_signer(POSTER).address,
             guardian=governor.signer.address,
             challenge_window_s=CHALLENGE_WINDOW_S,
+            forced_delay_s=FORCED_DELAY_S,
         )
         deployment = await deploy(governor, config)
         publishers = tuple(Trader(name) for name in PUBLISHERS)
@@ -137,3 +159,29 @@ def perpetual(spec: MarketSpec) -> Instrument:
         "impact_notional_uusd": 10_000_000_000,
     }
     return Instrument(**terms)
+
+
+def option_series(spec: MarketSpec, price_uusd: int) -> Series:
+    """The next days' future and options; ticks ten times the perpetual's, fees 0 and 0.03 %."""
+    tick = 10 * spec.tick_uusd
+    lot = max(ULOTS_PER_LOT // 100, ULOTS_PER_LOT // tick)
+    terms = Terms(
+        tick_uusd=tick,
+        lot_ulots=lot,
+        min_size_ulots=lot,
+        max_size_ulots=MAX_SIZE_ULOTS // lot * lot,
+        band_ppm=200_000,
+        maker_fee_ppm=0,
+        taker_fee_ppm=300,
+        impact_notional_uusd=10_000_000_000,
+    ).encode()
+    return Series(
+        underlying=spec.underlying.encode().ljust(MAX_NAME_BYTES, b"\0"),
+        rule=Rule.DAILY,
+        ahead=EXPIRIES_AHEAD,
+        kinds=FUTURES | CALLS | PUTS,
+        strike_step_uusd=strike_step_uusd(price_uusd),
+        strikes=STRIKES_EACH_SIDE,
+        future=terms,
+        option=terms,
+    )

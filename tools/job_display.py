@@ -12,7 +12,10 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from tools.flow import Flow
+from tools.expiry_scene import Settled
+from tools.option_desk import OptionDesk
+from tools.option_takers import OptionTakers
+from tools.order_sender import Tally
 
 PLAIN_INTERVAL_S = 5
 
@@ -28,13 +31,20 @@ class Progress:
     l1_spent_wei: int = 0
     withdrawals_paid: int = 0
     conservation_ok: bool = False
+    tally: Tally | None = None
+    """None before there is somebody who trades."""
+    desk: OptionDesk | None = None
+    takers: OptionTakers | None = None
+    block_trades: int = 0
+    liquidations: int = 0
+    settled: Settled | None = None
+    """None before the expiry, and where time cannot travel to it."""
 
 
 class Display:
     """A context manager; `refresh` redraws from the progress it was given."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
-        self.flow: Flow | None = None
         self._progress = progress
         self._console = console
         self._live = Live(console=console, auto_refresh=False, get_renderable=self._panel)
@@ -60,33 +70,55 @@ class Display:
         now, stage = time.monotonic(), self._progress.stage
         if stage != self._last_stage or now - self._last_line > PLAIN_INTERVAL_S:
             self._last_line, self._last_stage = now, stage
-            self._console.print(f"{stage}: " + ", ".join(f"{name} {value}" for name, value in self._facts()))
+            facts = ", ".join(f"{name} {value}" for name, value in self._facts())
+            self._console.print(f"{stage}: {facts}", soft_wrap=True)
 
     def report(self, summary: dict[str, Any]) -> None:
         """The summary as a table."""
         table = Table("summary", "")
         for name, value in summary.items():
-            table.add_row(name, str(value) if isinstance(value, bool) else f"{value:,}")
+            table.add_row(name, _shown(value))
         self._console.print(table)
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, soft_wrap=True, highlight=False)
+
     def _facts(self) -> list[tuple[str, str]]:
-        status, flow = self._progress.status, self.flow
+        progress = self._progress
+        status, tally = progress.status, progress.tally
         facts = []
-        if flow is not None:
-            tally = flow.tally
+        if tally is not None:
             facts += [
                 ("orders", f"{tally.orders:,}"),
                 ("fills", f"{tally.fills:,}"),
                 ("refused", f"{tally.rejected:,}"),
                 ("ack p50/p99", f"{tally.percentile_ms(50):.0f}/{tally.percentile_ms(99):.0f} ms"),
             ]
+        facts += self._option_facts()
         if status:
             facts += [
+                ("margin checks", f"{status['margin_checks']:,}"),
                 ("blocks", f"{status['block_number']:,}"),
                 ("batches closed/posted/final", _slashed(status, "committed", "posted", "finalized")),
             ]
-        facts.append(("L1 spend", f"{self._progress.l1_spent_wei / 10**18:.6f} ETH"))
-        facts.append(("roots verified", f"{len(self._progress.verified):,}"))
+        facts.append(("L1 spend", f"{progress.l1_spent_wei / 10**18:.6f} ETH"))
+        facts.append(("roots verified", f"{len(progress.verified):,}"))
+        return facts
+
+    def _option_facts(self) -> list[tuple[str, str]]:
+        progress = self._progress
+        facts = []
+        if progress.desk is not None and progress.takers is not None:
+            facts += [
+                ("options and futures quoted", f"{progress.desk.quoted}"),
+                ("fills in them", f"{progress.takers.fills:,}"),
+                ("desk's delta", f"{progress.desk.net_delta:+.2f}"),
+                ("block trades, liquidations", f"{progress.block_trades}, {progress.liquidations}"),
+            ]
+        if progress.settled is not None:
+            settled = progress.settled
+            facts.append(("settled", f"{settled.name} at {settled.price_usd:,.2f}"))
         return facts
 
     def _panel(self) -> Panel:
@@ -94,6 +126,12 @@ class Display:
         for name, value in self._facts():
             grid.add_row(name, value)
         return Panel(grid, title="Straddle", subtitle=self._progress.stage, width=72)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "skipped"
+    return str(value) if isinstance(value, bool) else f"{value:,}"
 
 
 def _slashed(status: dict[str, Any], *names: str) -> str:

@@ -27,6 +27,7 @@ from state.actions import (
     PlaceOrder,
     Side,
 )
+from state.calendar import STRIKE_UNIT_UUSD
 from state.hashing import keccak
 from state.units import ULOTS_PER_LOT
 from tools.tape import TapeTrade
@@ -58,6 +59,16 @@ def spec_for(underlying: str, price_uusd: int) -> MarketSpec:
     while tick * 10 * 100_000 <= price_uusd:
         tick *= 10
     return MarketSpec(underlying, tick, max(ULOTS_PER_LOT // tick, 1_000))
+
+
+def strike_step_uusd(price_uusd: int) -> int:
+    """The least of 1, 2 or 5 times a power of ten that is 1 % of the price or more; at least a cent."""
+    unit = STRIKE_UNIT_UUSD
+    while True:
+        for factor in (1, 2, 5):
+            if unit * factor * 100 >= price_uusd:
+                return unit * factor
+        unit *= 10
 
 
 @dataclass(slots=True)

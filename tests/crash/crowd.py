@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from sequencer.client import NodeClient, NodeError, NodeUnreachable
+from sequencer.node import wall_clock_ms
 from state.actions import (
     Action,
     BulkOrders,
@@ -29,9 +30,10 @@ from state.actions import (
 )
 from state.eip712 import Domain
 from tests.crash.node_process import PRICE_UUSD, SPEC
+from tests.prices import publish_prices
 from tools.devnet import Devnet
-from tools.flow import Flow, Listed
 from tools.market import Trader
+from tools.order_sender import OrderSender
 
 MARKET = 1
 DEADLINE_S = 300
@@ -66,15 +68,15 @@ class Crowd:
 
     def __post_init__(self) -> None:
         deployment = self.devnet.deployment
-        domain = Domain(deployment.rollup_chain_id, deployment.rollup_address)
-        markets = {SPEC.underlying: Listed(MARKET, SPEC)}
-        self._flow = Flow(self.url, domain, markets, {}, [], self.devnet.publishers)
-        self._flow.prices = {SPEC.underlying: PRICE_UUSD}
+        self._domain = Domain(deployment.rollup_chain_id, deployment.rollup_address)
+        self._sender = OrderSender(self._domain, wall_clock_ms)
+        self._sender.learn({MARKET: SPEC.instrument})
 
     async def trade(self) -> None:
         """Sends orders until the node goes away."""
         try:
-            await self._flow.publish()
+            prices = dict.fromkeys((SPEC.underlying, SPEC.instrument), PRICE_UUSD)
+            await publish_prices(self.url, self._domain, self.devnet.publishers, prices)
         except (NodeError, NodeUnreachable):
             return
         async with trio.open_nursery() as nursery:
@@ -124,7 +126,7 @@ class Crowd:
             while True:
                 await trio.sleep(self.random.uniform(0, LONGEST_THOUGHT_S))
                 actions = [self._action(trader) for _ in range(self.random.randint(1, 6))]
-                if not await self._send(client, [self._flow.signed(trader, each) for each in actions]):
+                if not await self._send(client, [self._sender.signed(trader, each) for each in actions]):
                     return
 
     async def _send(self, client: NodeClient, transactions: list[Any]) -> bool:

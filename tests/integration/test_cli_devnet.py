@@ -21,8 +21,8 @@ from sequencer.cli import app
 from sequencer.client import NodeClient, NodeUnreachable
 from state.eip712 import Domain
 from tests.crash.node_process import free_port
+from tests.prices import publish_prices
 from tools.devnet import CHALLENGE_WINDOW_S, ROLLUP_CHAIN_ID, Devnet, open_devnet
-from tools.flow import Flow, Listed
 from tools.market import spec_for
 
 PRICE_UUSD = 60_000_000_000
@@ -72,9 +72,8 @@ class Desk:
     async def publish(self) -> None:
         """Fresh prices."""
         domain = Domain(ROLLUP_CHAIN_ID, self.devnet.deployment.rollup_address)
-        flow = Flow(self.url, domain, {"BTC": Listed(1, SPEC)}, {}, [], self.devnet.publishers)
-        flow.prices = {"BTC": PRICE_UUSD}
-        await flow.publish()
+        prices = dict.fromkeys((SPEC.underlying, SPEC.instrument), PRICE_UUSD)
+        await publish_prices(self.url, domain, self.devnet.publishers, prices)
 
     async def until_posted(self, block: int) -> None:
         with trio.fail_after(DEADLINE_S):

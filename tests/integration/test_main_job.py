@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from l1_bridge.anvil import AnvilMissing, find_anvil
-from tools.main_job import held
+from tools.job_settlement import held
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
     "orders",
     "rejected",
     "fills",
+    "options_settled",
+    "liquidations",
+    "block_trades",
+    "margin_checks",
     "blocks",
     "batches_posted",
     "roots_verified",
@@ -70,7 +74,12 @@ def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) ->
     assert held(summary)
     assert summary["fills"] >= 150
     assert summary["rejected"] == 0
+    assert summary["options_settled"] == 14
+    assert summary["liquidations"] == summary["block_trades"] == 1
+    assert summary["margin_checks"] > summary["orders"]
     assert not held(summary | {"roots_verified": summary["roots_verified"] - 1})
+    assert not held(summary | {"options_settled": 0})
+    assert held(summary | {"options_settled": None})
 
 
 @pytest.mark.parametrize(
