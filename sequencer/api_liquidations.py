@@ -15,9 +15,10 @@ from msgspec import Meta
 
 from sequencer.api_chain import ProofView
 from sequencer.api_context import ApiContext
+from sequencer.deleveraging import Pick
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
-from sequencer.liquidation_index import in_order
+from sequencer.liquidation_index import Todo, in_order
 from sequencer.liquidation_log import Place
 from sequencer.liquidation_proofs import Moment
 from sequencer.liquidations import Liquidations
@@ -44,11 +45,13 @@ class ExplainParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auction: Annotated[int, Meta(ge=1, le=2**62)]
 
 
-class TodoView(msgspec.Struct, frozen=True):
-    """`start`: StartAuction would be executed; `end`: EndAuction would."""
+class TodoView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`start`: StartAuction would be executed; `end`: EndAuction; `deleverage`: Deleverage, as said here."""
 
     account: int
     todo: str
+    instrument_name: str | None = None
+    counterparties: tuple[int, ...] = ()
 
 
 class HealthView(msgspec.Struct, frozen=True):
@@ -182,10 +185,20 @@ class LiquidationApi:
 
     def _get_liquidations(self, _params: NoParams, _context: Context) -> LiquidationsView:
         view = self._context.machine.view
-        todo = in_order(self._liquidations.index.todo.items())[:MAX_TODO]
+        index = self._liquidations.index
+        todo = [
+            self._todo(account, what, index.picks.get(account))
+            for account, what in in_order(index.todo.items())[:MAX_TODO]
+        ]
         found = view.iterate_under(bytes((keys.AUCTION,)), MAX_AUCTIONS)
         auctions = [self._auction(int.from_bytes(key[1:9], "big"), leaf) for key, leaf in found]
-        return LiquidationsView([TodoView(account, str(what)) for account, what in todo], auctions)
+        return LiquidationsView(todo, auctions)
+
+    def _todo(self, account: int, what: Todo, pick: Pick | None) -> TodoView:
+        if pick is None:
+            return TodoView(account, str(what))
+        name = self._context.machine.markets.name_of(pick.market)
+        return TodoView(account, str(what), name, pick.counterparties)
 
     def _auction(self, account: int, auction: Auction) -> AuctionView:
         view = self._context.machine.view

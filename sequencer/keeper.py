@@ -1,4 +1,4 @@
-"""A keeper: starts and ends auctions, so that accounts are liquidated as soon as they must be.
+"""A keeper: starts and ends auctions, and deleverages, so that accounts are liquidated when they must be.
 
 It asks a node what there is to do (`straddle_getLiquidations`) and does it, one action an account, signed
 for an account of its own that pays the fees. The node runs one inside, if it has an account for it; anybody
@@ -23,15 +23,22 @@ from sequencer.client import NodeClient, NodeError, NodeUnreachable
 from sequencer.config import KeeperSection, KeySection
 from sequencer.liquidation_index import Todo
 from sequencer.signing import SecretKey
-from state.actions import Action, EndAuction, SignedAction, StartAuction
+from state.actions import Action, Deleverage, EndAuction, SignedAction, StartAuction
 from state.eip712 import Domain, action_digest, message
+from state.hashing import keccak
 from state.wire import to_json
 
 RETRY_S = 5.0
 DEADLINE_S = 30
 MAX_DONE_AT_ONCE = 64
 NO_KEY = KeySection()
-_ACTIONS: dict[str, type[StartAuction] | type[EndAuction]] = {Todo.START: StartAuction, Todo.END: EndAuction}
+_ACTIONS: dict[str, type[StartAuction | EndAuction | Deleverage]] = {
+    Todo.START: StartAuction,
+    Todo.END: EndAuction,
+    Todo.DELEVERAGE: Deleverage,
+}
+MARKET = 1
+"""Stands for the only instrument that an action of ours names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class Keeper:
         self._expected = expected
         self._domain: Domain | None = None
         self._nonce = 0
-        self._tried: dict[int, tuple[str, float]] = {}
+        self._tried: dict[int, tuple[dict[str, Any], float]] = {}
         self._told = ""
         self._log = logs.logger(keeper="0x" + key.address.hex())
 
@@ -128,10 +135,10 @@ class Keeper:
             return 0
         found = await self._node.call("straddle_getLiquidations", {})
         before = self.done
-        todo = {int(each["account"]): each["todo"] for each in found["todo"]}
+        todo = {int(each["account"]): each for each in found["todo"]}
         self._tried = {account: tried for account, tried in self._tried.items() if account in todo}
         for account, what in list(todo.items())[:MAX_DONE_AT_ONCE]:
-            tried, at = self._tried.get(account, ("", 0.0))
+            tried, at = self._tried.get(account, ({}, 0.0))
             if tried != what or trio.current_time() - at >= RETRY_S:
                 self._tried[account] = what, trio.current_time()
                 await self._act(domain, account, what)
@@ -156,30 +163,40 @@ class Keeper:
         self._domain = domain
         return domain
 
-    async def _act(self, domain: Domain, liquidated: int, what: str) -> None:
+    async def _act(self, domain: Domain, liquidated: int, what: dict[str, Any]) -> None:
         """One action. What is refused was done by somebody else, or is not true any more."""
         self._nonce = max(self._nonce + 1, self._now_ms())
-        action: Action = _ACTIONS[what](
+        name = what.get("instrument_name") or ""
+        make = _ACTIONS[what["todo"]]
+        own: dict[str, Any] = {}
+        if name:
+            own = {"market": MARKET, "counterparties": tuple(what["counterparties"])}
+        action: Action = make(
             account=self._account,
             nonce=self._nonce,
             deadline_s=self._now_ms() // 1_000 + DEADLINE_S,
             max_fee_uusd=0,
             liquidated=liquidated,
+            **own,
         )
-        unsigned = {"type": type(action).__name__, **message(action, str)}
+
+        def name_of(_market: int) -> str:
+            return str(name)
+
+        unsigned = {"type": type(action).__name__, **message(action, name_of)}
         quote = await self._node.call("straddle_feeQuote", {"action": unsigned})
         action = replace(action, max_fee_uusd=quote["suggested_max_fee_uusd"])
-        digest = action_digest(domain, action, lambda _: bytes(32))
+        digest = action_digest(domain, action, lambda _: keccak(name.encode()))
         signed = SignedAction(action, self._key.sign(digest))
         try:
             receipt = await self._node.call(
-                "straddle_sendTransactionSync", {"transaction": to_json(signed, str)}
+                "straddle_sendTransactionSync", {"transaction": to_json(signed, name_of)}
             )
         except NodeError as error:
-            self._log.info("refused", account=liquidated, todo=what, reason=str(error))
+            self._log.info("refused", account=liquidated, todo=what["todo"], reason=str(error))
             return
         self.done += 1
-        self._log.info("done", account=liquidated, todo=what, transaction=receipt["hash"])
+        self._log.info("done", account=liquidated, todo=what["todo"], transaction=receipt["hash"])
 
     def _tell(self, wrong: str) -> None:
         if wrong and wrong != self._told:

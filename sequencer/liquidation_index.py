@@ -10,7 +10,8 @@ and above, in a heap for each; only those that a new price has passed are looked
 What the bound leaves out, volatility, time and other margin parameters, is why an account is also looked at
 again after a while: the nearer it is the sooner, between MIN_WAIT_MS and MAX_WAIT_MS.
 
-Accounts in auction are looked at after every oracle update; they are few.
+Accounts in auction are looked at after every oracle update and every MIN_WAIT_MS; they are few. Who holds
+what is remembered as accounts are looked at, so that counterparties of deleveraging are found.
 
 - iKEEPER_001 After `look` has come to its end, every account is known whose maintenance margin is below 0, if
   only prices and accounts have changed since it was last looked at, and nobody is listed who is not so.
@@ -23,9 +24,11 @@ from collections.abc import Iterable
 from enum import StrEnum
 from heapq import heappop, heappush
 
+from sequencer.deleveraging import Pick, pick
 from sequencer.machine import ExecutedBlock
 from state import keys
 from state.actions import OracleUpdate
+from state.deleverage import is_last_resort
 from state.leaves import Account, Auction, Feed, Instrument, Market, Pricing
 from state.liquidation import kind_of
 from state.seizure import health, holdings
@@ -49,6 +52,8 @@ class Todo(StrEnum):
     """No auction, or one that must turn; maintenance margin is below 0."""
     END = "end"
     """Its auction is over."""
+    DELEVERAGE = "deleverage"
+    """Neither bids nor the insurance fund will do; `picks` says against whom."""
 
 
 class LiquidationIndex:
@@ -59,7 +64,11 @@ class LiquidationIndex:
         """Accounts looked at so far."""
         self.todo: dict[int, Todo] = {}
         """By account, in the order in which they were found."""
+        self.picks: dict[int, Pick] = {}
+        """Of accounts that are to be deleveraged."""
         self._view = view
+        self._held: dict[int, tuple[int, ...]] = {}
+        self._holders: dict[int, dict[int, None]] = {}
         self._pending: dict[int, None] = {}
         self._loading = range(0)
         self._versions: dict[int, int] = {}
@@ -113,6 +122,7 @@ class LiquidationIndex:
         """Decides what there is to do about an account, or when to look at it again."""
         self.looks += 1
         self.todo.pop(account, None)
+        self.picks.pop(account, None)
         version = self._versions.pop(account, 0) + 1
         view = self._view
         leaf: Account | None = view.get(keys.account_key(account))
@@ -120,6 +130,7 @@ class LiquidationIndex:
             return
         auction: Auction | None = view.get(keys.auction_key(account))
         held = holdings(view, account)
+        self._remember(account, tuple(holding.market for holding in held))
         if not held and leaf.cash_uusd >= 0 and auction is None:
             return
         standing = health(view, account, leaf.cash_uusd)
@@ -128,8 +139,30 @@ class LiquidationIndex:
         elif standing.maintenance_uusd < 0:
             if auction is None or auction.kind != kind_of(standing):
                 self.todo[account] = Todo.START
+            elif is_last_resort(view, auction, standing.equity_uusd, now_ms):
+                self._pick(account)
+            if auction is not None:
+                self._versions[account] = version
+                heappush(self._waiting, (now_ms + MIN_WAIT_MS, account, version))
         else:
             self._wait(account, version, standing.maintenance_uusd, now_ms)
+
+    def _remember(self, account: int, markets: tuple[int, ...]) -> None:
+        """Who holds what."""
+        before = self._held.get(account, ())
+        if markets == before:
+            return
+        for market in before:
+            self._holders[market].pop(account, None)
+        for market in markets:
+            self._holders.setdefault(market, {})[account] = None
+        self._held[account] = markets
+
+    def _pick(self, account: int) -> None:
+        found = pick(self._view, account, lambda market: self._holders.get(market, ()))
+        if found is not None:
+            self.todo[account] = Todo.DELEVERAGE
+            self.picks[account] = found
 
     def _can_pay(self) -> bool:
         return bool(self._view.get(keys.SYSTEM_KEY).insurance_uusd > 0)
@@ -173,5 +206,5 @@ def price_at(view: StateView, key: bytes) -> int:
 
 
 def in_order(todo: Iterable[tuple[int, Todo]]) -> list[tuple[int, Todo]]:
-    """Auctions are started before others are ended."""
-    return sorted(todo, key=lambda item: item[1] is Todo.END)
+    """Auctions are started before anything else is done."""
+    return sorted(todo, key=lambda item: item[1] is not Todo.START)

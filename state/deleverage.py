@@ -21,7 +21,7 @@ from state.context import BlockContext
 from state.errors import RejectCode, Rejected
 from state.keys import SYSTEM_KEY, account_key, market_key, position_key
 from state.leaves import Account, Auction, AuctionKind, Market, Position, Progress, System, Task
-from state.liquidation import auction_of, kind_of, liquidated_of, turn
+from state.liquidation import auction_of, liquidated_of, turn
 from state.margin import NO_CHANGES
 from state.orders import instrument_of
 from state.positions import funding_owed, notional_of
@@ -45,7 +45,7 @@ MAX_COUNTERPARTIES: Final = 16
 _DELEVERAGED: Final = LiquidationChange.DELEVERAGED
 
 
-class _Closing(NamedTuple):
+class Closing(NamedTuple):
     """What one counterparty would do."""
 
     own: Party
@@ -69,13 +69,18 @@ def check_deleverage(view: StateView, block: BlockContext, action: Deleverage, f
     if _size_of(view, number, action.market) == 0:
         raise Rejected(RejectCode.DELEVERAGE_NO_POSITION, market=action.market)
     check_markets(view, block, number)
-    state = health(view, number, cash)
+    equity = health(view, number, cash).equity_uusd
+    if not is_last_resort(view, auction, equity, block.timestamp_ms):
+        system: System = view.get(SYSTEM_KEY)
+        raise Rejected(RejectCode.DELEVERAGE_EARLY, hole_uusd=-equity, insurance_uusd=system.insurance_uusd)
+
+
+def is_last_resort(view: StateView, auction: Auction, equity_uusd: int, now_ms: int) -> bool:
+    """Whether the account has no equity, and the fund has less than that, or the ramp is over."""
     system: System = view.get(SYSTEM_KEY)
-    hole, insurance = -state.equity_uusd, system.insurance_uusd
-    elapsed_ms = block.timestamp_ms - auction.started_ms if auction.kind == AuctionKind.INSOLVENT else 0
+    elapsed_ms = now_ms - auction.started_ms if auction.kind == AuctionKind.INSOLVENT else 0
     is_over = elapsed_ms >= parameters_of(view).insolvent_ms
-    if kind_of(state) != AuctionKind.INSOLVENT or not (is_over or insurance < hole):
-        raise Rejected(RejectCode.DELEVERAGE_EARLY, hole_uusd=hole, insurance_uusd=insurance)
+    return equity_uusd <= 0 and (is_over or system.insurance_uusd < -equity_uusd)
 
 
 def apply_deleverage(view: StateView, block: BlockContext, progress: Progress, action: Deleverage) -> None:
@@ -93,7 +98,7 @@ def deleverage_step(view: StateView, block: BlockContext, progress: Progress, ac
     if place < len(action.counterparties) and _size_of(view, number, action.market):
         progress.operation = place + 1
         try:
-            closing = _closing(view, number, action.market, action.counterparties[place])
+            closing = closing_of(view, number, action.market, action.counterparties[place])
         except Rejected as refusal:
             block.operations.append(OperationResult(refusal.code, data=refusal.data))
             return
@@ -115,7 +120,7 @@ def _size_of(view: StateView, number: int, market: int) -> int:
     return 0 if position is None else position.size_ulots
 
 
-def _closing(view: StateView, number: int, market: int, counterparty: int) -> _Closing:
+def closing_of(view: StateView, number: int, market: int, counterparty: int) -> Closing:
     """What closing against this account would do. Raises Rejected."""
     other_account: Account | None = view.get(account_key(counterparty))
     if other_account is None:
@@ -142,7 +147,7 @@ def _closing(view: StateView, number: int, market: int, counterparty: int) -> _C
     if not is_within_cash(account.cash_uusd + own.cash_change, cash + other.cash_change):
         raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, account=counterparty)
     _check_no_worse(view, counterparty, market, cash, other)
-    return _Closing(own, other, delta, notional)
+    return Closing(own, other, delta, notional)
 
 
 def _bankruptcy_notional(view: StateView, number: int, is_long: bool, worth: int) -> int:

@@ -67,8 +67,8 @@ def check_proofs(moment: dict[str, Any]) -> dict[bytes, bytes | None]:
 
 async def test_from_crash_to_explanation(tmp_path: Path) -> None:
     all_of_them = traders()
-    keeper = {"keeper_key": SecretKey(KEEPER_SECRET), "keeper": KeeperSection(account=1, interval_ms=20)}
-    async with running_node(tmp_path, **keeper) as node:
+    section = KeeperSection(account=1, interval_ms=20)
+    async with running_node(tmp_path, SecretKey(KEEPER_SECRET), keeper=section) as node:
         poor = await leveraged(node, all_of_them)
         await node.post_now()
         assert await liquidations(node) == {"todo": [], "auctions": []}
@@ -161,3 +161,24 @@ async def test_a_keeper_from_outside(tmp_path: Path) -> None:
         assert refused[0].data["code"] == "NO_AUCTION"
         missing = await node.client.call_many([("straddle_explainLiquidation", {"auction": 7})])
         assert missing[0].data["code"] == "NOT_FOUND"
+
+
+async def test_a_keeper_deleverages_when_the_fund_is_empty(tmp_path: Path) -> None:
+    all_of_them = traders()
+    async with running_node(tmp_path) as node:
+        poor = await leveraged(node, all_of_them)
+        for dollars in (50_000, 42_000):
+            await node.send_prices(dollars * USD)
+        async with NodeClient(f"http://127.0.0.1:{node.node.port}") as client:
+            keeper = Keeper(client, SecretKey(KEEPER_SECRET), 1, 100, wall_clock_ms)
+            with trio.fail_after(20):
+                while keeper.done < 2:
+                    await keeper.look()
+                    await trio.sleep(0.01)
+        explained = await node.call("straddle_explainLiquidation", auction=1)
+        assert [step["step"] for step in explained["steps"]] == ["started", "deleveraged", "ended"]
+        assert explained["steps"][1]["other_account"] == all_of_them[1].account
+        assert explained["deleveraged_ulots"] == 60 * COIN
+        account = await node.call("straddle_getAccount", account=poor.account)
+        assert (account["cash_uusd"], account["positions"]) == (0, [])
+        assert [moment["available"] for moment in explained["moments"]] == [True, False], "not closed yet"

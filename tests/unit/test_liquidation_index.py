@@ -6,7 +6,7 @@ import pytest
 
 from sequencer.liquidation_index import SLICE, LiquidationIndex, Todo
 from sequencer.machine import ExecutedBlock
-from state.actions import EndAuction, Side, StartAuction, Transaction
+from state.actions import Deleverage, EndAuction, Side, StartAuction, Transaction
 from state.block import TransactionResult
 from state.leaves import AuctionKind
 from tests.liquidations import Crash, auction, health_of_account
@@ -59,11 +59,21 @@ def test_what_is_to_do_is_what_a_look_at_everybody_finds(seed: int) -> None:
     for place in range(10):
         for _ in range(6):
             crash.trade()
-        assert exchange.look() == expected(exchange, crash.accounts)
+        check(exchange, crash.accounts)
         crash.move(450_000, 560_000) if place % 4 == 2 else crash.move(930_000, 1_080_000)
-        assert exchange.look() == expected(exchange, crash.accounts)
+        check(exchange, crash.accounts)
         crash.liquidate()
-        assert exchange.look() == expected(exchange, crash.accounts)
+        check(exchange, crash.accounts)
+
+
+def check(exchange: Followed, accounts: range) -> None:
+    """What the index says, but for deleveraging, is what a look at everybody says."""
+    todo = exchange.look()
+    assert {each: what for each, what in todo.items() if what is not Todo.DELEVERAGE} == expected(
+        exchange, accounts
+    )
+    for account, what in todo.items():
+        assert (what is Todo.DELEVERAGE) == (account in exchange.index.picks)
 
 
 def report(exchange: Followed, dollars: int) -> None:
@@ -144,3 +154,38 @@ def test_accounts_are_looked_at_again_after_a_while() -> None:
     exchange.now_ms += 2_000
     exchange.look()
     assert exchange.index.looks == before + 4
+
+
+def test_counterparties_of_deleveraging_are_picked_by_profit_and_the_rules_take_them() -> None:
+    exchange = crowd(1, 250 * USD)
+    for number, size in ((30, 2), (31, 4), (32, 1)):
+        account = exchange.deposit(owner_address(number), 4_000 * USD)
+        exchange.place(1, 1, Side.BUY, 1_000 * USD, size * COIN)
+        exchange.place(account, 1, Side.SELL, 1_000 * USD, size * COIN)
+    for dollars in (800, 700):
+        report(exchange, dollars)
+    assert exchange.look() == {2: Todo.START}
+    exchange.act(StartAuction, 1, liquidated=2)
+    assert exchange.look() == {2: Todo.DELEVERAGE}
+    picked = exchange.index.picks[2]
+    assert (picked.market, picked.counterparties) == (1, (4, 3, 5)), "account 1 is long by now"
+    exchange.act(Deleverage, 1, liquidated=2, market=1, counterparties=picked.counterparties)
+    assert exchange.look() == {}
+    assert exchange.position(2, 1) is None
+    assert exchange.position(4, 1).size_ulots == -3 * COIN  # type: ignore[union-attr]
+
+
+def test_nobody_is_picked_while_the_fund_can_pay() -> None:
+    exchange = crowd(1, 250 * USD)
+    exchange.system.insurance_uusd += 1_000 * USD
+    exchange.system.collateral_uusd += 1_000 * USD
+    for dollars in (800, 700):
+        report(exchange, dollars)
+    exchange.look()
+    exchange.act(StartAuction, 1, liquidated=2)
+    assert exchange.look() == {}
+    exchange.now_ms += 3_599_000
+    report(exchange, 700)
+    assert exchange.look() == {}
+    exchange.now_ms += 1_001
+    assert exchange.look() == {2: Todo.DELEVERAGE}, "the ramp is over"
