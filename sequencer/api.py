@@ -9,6 +9,7 @@ from sequencer.api_context import ApiContext
 from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
 from sequencer.api_oracle import OracleApi
+from sequencer.api_risk import RiskApi
 from sequencer.api_transactions import TransactionApi
 from sequencer.api_wallet import WalletApi
 from sequencer.jsonrpc import Method
@@ -22,6 +23,7 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
         *chain.methods(),
         *HistoryApi(context).methods(),
         *MarketApi(context).methods(),
+        *RiskApi(context).methods(),
         *OracleApi(context).methods(),
         *WalletApi(context, chain).methods(),
     ]

@@ -17,13 +17,16 @@ from sequencer.errors import ErrorCode
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.market_data import Level, TradeRecord
 from sequencer.markets import FUTURE, KIND_NAMES, PERPETUAL, STATUS_NAMES, Listed
+from sequencer.option_greeks import Greeks, implied_volatility, mark_volatility, option_greeks
+from sequencer.option_greeks import expiry_of as expiry_at
 from sequencer.receipts import SIDE_NAMES
 from state import keys
+from state.calendar import expiry_name
 from state.errors import Rejected
 from state.leaves import Expiry, Feed, Market, Status
 from state.margin_terms import grids_of
 from state.orders import price_band
-from state.pricing import mark_of
+from state.pricing import mark_of, pricing_of
 from state.view import StateView
 
 MILLION = 1_000_000
@@ -122,6 +125,15 @@ class Ticker(msgspec.Struct, frozen=True):
     max_price: float | None
     settlement_price: float | None
     stats: DayStats
+    underlying_price: float | None = None
+    """Of a dated instrument: its expiry's forward in the pricing snapshot."""
+    underlying_index: str | None = None
+    mark_iv: float | None = None
+    """This and what follows of options only; volatilities in percent."""
+    bid_iv: float | None = None
+    ask_iv: float | None = None
+    interest_rate: float | None = None
+    greeks: Greeks | None = None
 
 
 class OrderBookView(Ticker, frozen=True, kw_only=True):
@@ -324,6 +336,7 @@ class MarketApi:
                 day.notional_uusd / MILLION,
                 round((last - day.open_uusd) * 100 / day.open_uusd, 4) if day.open_uusd else None,
             ),
+            **_dated_fields(view, listed, mark, bids[0][0] if bids else None, asks[0][0] if asks else None),
         }
 
     def _get_time(self, _params: NoParams, _context: Context) -> int:
@@ -360,6 +373,30 @@ class MarketApi:
         ascending = params.sorting == "asc"
         kept = found[: params.count] if ascending else found[::-1][: params.count]
         return LastTrades([trade_view(listed.name, record) for record in kept], len(found) > len(kept))
+
+
+def _dated_fields(
+    view: StateView, listed: Listed, mark: int | None, bid: int | None, ask: int | None
+) -> dict[str, Any]:
+    """What the ticker of a dated instrument says besides; nothing before it is priced, or of what settles."""
+    terms = listed.leaf
+    pricing = pricing_of(view, terms.expiry) if terms.expiry else None
+    if pricing is None or terms.status >= Status.SETTLING:
+        return {}
+    expiry = expiry_at(pricing, terms)
+    found: dict[str, Any] = {
+        "underlying_price": expiry.forward / MILLION,
+        "underlying_index": expiry_name(listed.underlying, terms.expiry_s),
+    }
+    if terms.kind == FUTURE or mark is None:
+        return found
+    return found | {
+        "mark_iv": mark_volatility(expiry, terms.strike_uusd),
+        "bid_iv": implied_volatility(expiry, terms, bid),
+        "ask_iv": implied_volatility(expiry, terms, ask),
+        "interest_rate": pricing.rate_ppb / 1_000_000_000,
+        "greeks": option_greeks(expiry, terms, mark),
+    }
 
 
 def _state_name(status: int) -> str:
