@@ -20,11 +20,11 @@ INDEX = 1_000 * USD
 SIGNATURE = bytes(64)
 
 
-def chain_exchange(traders: int = 4) -> tuple[Exchange, dict[str, int]]:
+def chain_exchange(traders: int = 4, strikes: int = 2) -> tuple[Exchange, dict[str, int]]:
     """C1 with a perpetual (market 1) and one expiry: its future, calls and puts, by what follows the date in
     their names (`F` for the future); and C2 with a perpetual (market 2)."""
     exchange = standard_exchange(traders, 2)
-    exchange.messages(series_message("C1", Rule.DAILY, 1, strikes=2))
+    exchange.messages(series_message("C1", Rule.DAILY, 1, strikes=strikes))
     make_due(exchange)
     exchange.now_ms += 1_000
     update(exchange, INDEX)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from sequencer.client import NodeError
+from sequencer.node import wall_clock_ms
 from state.actions import (
     Action,
     Cancel,
@@ -40,7 +41,6 @@ from tests.integration.node_fixture import (
     Trader,
     name_hash_of,
     running_node,
-    wall_clock_ms,
 )
 
 
@@ -60,7 +60,7 @@ def execution(maker: Trader, taker: Trader, net_uusd: int, **changes: Any) -> Ex
         100 * USD,
     )
     signature = sign(quote_digest(DOMAIN, quote, name_hash_of), maker.secret)
-    fields = {"quote": quote, "quote_signature": signature, "limit_uusd": net_uusd}
+    fields: dict[str, Any] = {"quote": quote, "quote_signature": signature, "limit_uusd": net_uusd}
     return ExecuteQuote(**taker.envelope(), **(fields | changes))
 
 
@@ -128,7 +128,7 @@ async def test_a_quote_that_the_maker_did_not_sign(tmp_path: Path) -> None:
 
 def stop(trader: Trader, **changes: Any) -> PlaceTrigger:
     order = Order(MARKET, Side.SELL, OrderKind.MARKET, PRICE * 92 // 100, COIN, True)
-    fields = {
+    fields: dict[str, Any] = {
         "order": order,
         "source": TriggerSource.MARK,
         "condition": TriggerCondition.AT_OR_BELOW,
@@ -164,7 +164,11 @@ async def test_triggers_are_shown_fire_and_stand_in_the_history(tmp_path: Path) 
         assert fired["fills"][0]["order_id"] == order_id
         assert await node.call("straddle_getTriggers", account=alice.account) == []
         history = await node.call("straddle_getOrderHistory", account=alice.account)
-        told = [(each["order_id"], each["state"]) for each in history["entries"] if each["event"] == "trigger"]
+        told = [
+            (each["order_id"], each["order_state"])
+            for each in history["entries"]
+            if each["event"] == "trigger"
+        ]
         assert sorted(told) == sorted(
             [
                 (order_id, "untriggered"),
