@@ -6,6 +6,7 @@ from typing import Any
 
 from sequencer.api_chain import ChainApi
 from sequencer.api_context import ApiContext
+from sequencer.api_depth import DepthApi
 from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
 from sequencer.api_oracle import OracleApi
@@ -24,6 +25,7 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
         *HistoryApi(context).methods(),
         *MarketApi(context).methods(),
         *RiskApi(context).methods(),
+        *DepthApi(context).methods(),
         *OracleApi(context).methods(),
         *WalletApi(context, chain).methods(),
     ]

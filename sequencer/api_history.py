@@ -39,6 +39,7 @@ _TIMES_IN_FORCE = {
     OrderKind.FILL_OR_KILL: "fill_or_kill",
     OrderKind.MARKET: "immediate_or_cancel",
 }
+_TRIGGER_STATES = {int(OrderEnd.OPEN): "untriggered", int(OrderEnd.TRIGGERED): "triggered"}
 _CHANGES = {int(change): change.name.lower() for change in OrderChange}
 _ID = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,9})")
 
@@ -65,7 +66,8 @@ class OrderEntry(msgspec.Struct, frozen=True):
     `event` is place, replace or cancel as the account (or, for cancel, a rule: see `reason`) did it, fill for
     a trade while the order rested, reduce when an order of the same owner took a part of it away. Amounts are
     of this event, but `amount` of place and replace is the order's own. `reason` is why an order is not open
-    any more, or of a rejected operation its code.
+    any more, or of a rejected operation its code. Of a trigger `event` is trigger, and `state` untriggered
+    when it was placed, triggered when it fired (with the reason if its order was refused), or cancelled.
     """
 
     id: str
@@ -114,6 +116,8 @@ class TradeEntry(msgspec.Struct, frozen=True):
     price_uusd: int
     size_ulots: int
     fee_uusd: int
+    block_trade_id: str | None = None
+    """Of a leg of a block trade."""
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -301,6 +305,7 @@ class HistoryApi:
             record.price_uusd,
             record.size_ulots,
             fee_uusd,
+            str(record.block_trade) if record.block_trade else None,
         )
 
     def _log(self, account: int, place: Place, record: Record) -> LogEntry:
@@ -377,6 +382,8 @@ def _changes_cash(record: Record) -> bool:
 
 
 def _state_of(record: OrderRecord) -> str:
+    if record.change == OrderChange.TRIGGER and record.end in _TRIGGER_STATES:
+        return _TRIGGER_STATES[record.end]
     if record.code:
         return "rejected"
     if record.open_ulots:

@@ -15,6 +15,7 @@ import trio
 import typer
 
 from sequencer.cli_deploy import deploy
+from sequencer.cli_depth import block, quote, trigger
 from sequencer.cli_history import history
 from sequencer.cli_keys import keys_app
 from sequencer.cli_market import account, book, markets, receipt, status
@@ -46,15 +47,16 @@ ConfigPath = Annotated[
 @app.command(rich_help_panel=OPERATE, epilog="Example: straddle init node")
 @exits_cleanly
 def init(
-    role: Annotated[str, typer.Argument(help="node, verifier or oracle")],
+    role: Annotated[str, typer.Argument(help="node, verifier, oracle or keeper")],
     path: Annotated[Path | None, typer.Argument(help="Default: ROLE.toml here.")] = None,
 ) -> None:
     """Write a configuration file with every key, its default and what it means."""
+    from sequencer.keeper import KeeperConfig
     from sequencer.oracle_publisher import OracleConfig
 
-    roles = {"node": NodeConfig, "verifier": VerifierConfig, "oracle": OracleConfig}
+    roles = {"node": NodeConfig, "verifier": VerifierConfig, "oracle": OracleConfig, "keeper": KeeperConfig}
     if role not in roles:
-        message = f"{role!r} is not a role; roles are node, verifier and oracle"
+        message = f"{role!r} is not a role; roles are node, verifier, oracle and keeper"
         raise typer.BadParameter(message, param_hint="ROLE")
     target = path or Path(f"{role}.toml")
     try:
@@ -97,6 +99,16 @@ def oracle(config: ConfigPath = None) -> None:
     trio.run(run_oracle, load(OracleConfig, config, service_environment()))
 
 
+@app.command(rich_help_panel=OPERATE, epilog="Example: straddle keeper --config keeper.toml")
+@exits_cleanly
+def keeper(config: ConfigPath = None) -> None:
+    """Run a keeper: start and end auctions of accounts that must be liquidated, until SIGTERM or Ctrl-C."""
+    from sequencer.cli_keeper import run_keeper
+    from sequencer.keeper import KeeperConfig
+
+    trio.run(run_keeper, load(KeeperConfig, config, service_environment()))
+
+
 def _add(command: Callable[..., None], panel: str, example: str) -> None:
     app.command(rich_help_panel=panel, epilog=f"Example: straddle {example}")(command)
 
@@ -107,6 +119,13 @@ _add(deposit, MONEY, "deposit 1000 --l1 http://127.0.0.1:8545 --key trader.json"
 _add(withdraw, MONEY, "withdraw 250.50 --l1 http://127.0.0.1:8545 --key trader.json")
 _add(order, TRADE, "order buy 0.25 BTC-PERPETUAL --price 60000 --post-only --key trader.json")
 _add(cancel, TRADE, "cancel --all BTC-PERPETUAL --key trader.json")
+_add(
+    trigger,
+    TRADE,
+    "trigger sell 0.25 BTC-PERPETUAL --below 58000 --protect 57000 --key trader.json",
+)
+_add(quote, TRADE, "quote 'sell 1 BTC-27DEC26-100000-C' 'buy 0.5 BTC-PERPETUAL' --net -27500")
+_add(block, TRADE, "block quote.json --key trader.json")
 _add(account, TRADE, "account --key trader.json")
 _add(history, TRADE, "history 7 --kind trades --from 2026-11-01 --csv trades.csv")
 _add(markets, LOOK, "markets --json")

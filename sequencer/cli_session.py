@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,11 @@ async def open_node(url: str) -> AsyncIterator[Node]:
         yield Node(client, url)
 
 
+def names_of(instruments: Sequence[dict[str, Any]]) -> Callable[[int], str]:
+    """Names by number of instruments as a node lists them."""
+    return {each["instrument_id"]: str(each["instrument_name"]) for each in instruments}.__getitem__
+
+
 async def sign_and_send(
     node: Node,
     options: Signing,
@@ -115,11 +120,12 @@ async def sign_and_send(
     summary: str,
     instrument: dict[str, Any] | None = None,
     key: SecretKey | None = None,
+    more: Sequence[dict[str, Any]] = (),
 ) -> Any:
     """Makes the action with its envelope, shows it, signs it, sends it; the receipt.
 
-    `make` takes the envelope's fields; `instrument` is the only one the action names; `key` is unlocked when
-    not given. Raises CliError, NodeError, NodeUnreachable.
+    `make` takes the envelope's fields; `instrument`, with those in `more`, is what the action names; `key` is
+    unlocked when not given. Raises CliError, NodeError, NodeUnreachable.
     """
     domain = await node.domain(options.rollup)
     if key is None:
@@ -128,11 +134,7 @@ async def sign_and_send(
     nonce = options.nonce
     if nonce is None:
         nonce = (await node.call("straddle_getAccount", account=account))["next_nonce"]
-    market, name = (instrument["instrument_id"], instrument["instrument_name"]) if instrument else (0, "")
-
-    def name_of(number: int) -> str:
-        return {market: str(name)}[number]
-
+    name_of = names_of([instrument, *more] if instrument else more)
     action = make(
         account=account,
         nonce=nonce,

@@ -27,7 +27,7 @@ from sequencer.cli_output import print_fields, print_json, print_table
 from sequencer.cli_session import open_node, sign_and_send
 from sequencer.cli_support import CliError, exits_cleanly, explain_node_error
 from sequencer.cli_units import coins, moment, plain, price, show_dollars, show_time
-from state.actions import Cancel, CancelAll, CancelOrder, Order, OrderKind, PlaceOrder, Side
+from state.actions import Cancel, CancelAll, CancelOrder, CancelTrigger, Order, OrderKind, PlaceOrder, Side
 
 KIND_WORDS = {
     OrderKind.LIMIT: "limit",
@@ -99,7 +99,7 @@ def order(
     which = Side.BUY if side is SideName.buy else Side.SELL
     placed = partial(Order, side=which, kind=kind, price_uusd=at, size_ulots=size, reduce_only=reduce_only)
     receipt = trio.run(_place, options, instrument, placed, expires or 0)
-    _finish(receipt, as_json)
+    finish(receipt, as_json)
 
 
 @exits_cleanly
@@ -108,7 +108,10 @@ def cancel(
         list[str] | None, typer.Argument(metavar="ORDER_ID INSTRUMENT", help="What to cancel.")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All open orders; of one instrument if one is named.")
+        bool, typer.Option("--all", help="All open orders and triggers; of one instrument if one is named.")
+    ] = False,
+    is_trigger: Annotated[
+        bool, typer.Option("--trigger", help="It is a trigger that has not fired.")
     ] = False,
     node: NodeUrl = DEFAULT_NODE,
     rollup: Rollup = None,
@@ -132,8 +135,8 @@ def cancel(
             raise typer.BadParameter(
                 "name an order's number and its instrument, or say --all", param_hint="ORDER_ID INSTRUMENT"
             )
-        receipt = trio.run(_cancel_one, options, int(given[0]), given[1])
-    _finish(receipt, as_json, everything)
+        receipt = trio.run(_cancel_one, options, int(given[0]), given[1], is_trigger)
+    finish(receipt, as_json, everything)
 
 
 def _kind(post_only: bool, ioc: bool, fok: bool, market: bool) -> OrderKind:
@@ -169,9 +172,9 @@ async def _place(options: Signing, name: str, placed: Any, expiry_s: int) -> Any
     async with open_node(options.node) as node:
         listed = await node.instrument(name)
         made: Order = placed(market=listed["instrument_id"], expiry_s=expiry_s)
-        _check_grid("SIZE", made.size_ulots, listed["lot_ulots"], "lot")
+        check_grid("SIZE", made.size_ulots, listed["lot_ulots"], "lot")
         option = "--protect" if made.kind is OrderKind.MARKET else "--price"
-        _check_grid(option, made.price_uusd, listed["tick_uusd"], "tick")
+        check_grid(option, made.price_uusd, listed["tick_uusd"], "tick")
         words = [
             f"{'buy' if made.side is Side.BUY else 'sell'} {plain(made.size_ulots)} {name}",
             f"at {show_dollars(made.price_uusd)}{' or better' if made.kind is OrderKind.MARKET else ''}",
@@ -182,18 +185,20 @@ async def _place(options: Signing, name: str, placed: Any, expiry_s: int) -> Any
         return await sign_and_send(node, options, partial(PlaceOrder, order=made), ", ".join(words), listed)
 
 
-def _check_grid(option: str, value: int, step: int, what: str) -> None:
+def check_grid(option: str, value: int, step: int, what: str) -> None:
     if value % step:
         raise typer.BadParameter(
             f"{plain(value)} is not a multiple of the instrument's {what}, {plain(step)}", param_hint=option
         )
 
 
-async def _cancel_one(options: Signing, order_id: int, name: str) -> Any:
+async def _cancel_one(options: Signing, order_id: int, name: str, is_trigger: bool) -> Any:
     async with open_node(options.node) as node:
         listed = await node.instrument(name)
-        made = partial(CancelOrder, cancel=Cancel(listed["instrument_id"], order_id))
-        return await sign_and_send(node, options, made, f"order {order_id} of {name}", listed)
+        target = Cancel(listed["instrument_id"], order_id)
+        made = partial(CancelTrigger if is_trigger else CancelOrder, cancel=target)
+        what = "trigger" if is_trigger else "order"
+        return await sign_and_send(node, options, made, f"{what} {order_id} of {name}", listed)
 
 
 async def _cancel_all(options: Signing, name: str) -> Any:
@@ -203,7 +208,7 @@ async def _cancel_all(options: Signing, name: str) -> Any:
         return await sign_and_send(node, options, made, f"all orders{f' of {name}' if name else ''}", listed)
 
 
-def _finish(receipt: Any, as_json: bool, sweep: bool = False) -> None:
+def finish(receipt: Any, as_json: bool, sweep: bool = False) -> None:
     """Prints the receipt. Raises CliError when an operation in it was refused."""
     if as_json:
         print_json(receipt)

@@ -43,6 +43,13 @@ def dollars(text: str) -> int:
     return _millionths(text, "an amount of dollars", "1250.50", MAX_AMOUNT_UUSD)
 
 
+def signed_dollars(text: str) -> int:
+    """An amount in dollars, possibly zero or below, as uusd."""
+    bare = text.strip().removeprefix("-")
+    amount = _millionths(bare, "an amount of dollars", "-1250.50", MAX_AMOUNT_UUSD, 0)
+    return -amount if text.strip().startswith("-") else amount
+
+
 def fee(text: str) -> int:
     """A fee in dollars, possibly zero, as uusd."""
     return _millionths(text, "an amount of dollars", "0.01", MAX_AMOUNT_UUSD, 0)

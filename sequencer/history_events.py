@@ -60,6 +60,7 @@ from state.block import (
     OrderEvent,
     Trade,
     TransactionResult,
+    TriggerEvent,
 )
 
 UNKNOWN = -1
@@ -80,9 +81,12 @@ class OrderChange(IntEnum):
     """It traded while it rested."""
     REDUCE = 5
     """It became smaller without a trade: an order of its own owner met it."""
+    TRIGGER = 6
+    """A trigger was placed (`end` is open), or is gone: fired (triggered, with the code of its order if that
+    was refused), or cancelled for the reason `end`."""
 
 
-_PLACE, _REPLACE, _CANCEL, _FILL, _REDUCE = (int(change) for change in OrderChange)
+_PLACE, _REPLACE, _CANCEL, _FILL, _REDUCE, _TRIGGER = (int(change) for change in OrderChange)
 """An enumeration's members take longer to find, and there is one for each order."""
 
 
@@ -147,6 +151,8 @@ class TradeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     maker_change_uusd: int
     """Of the maker's cash: realised profit, less fee and funding that was due."""
     taker_change_uusd: int
+    block_trade: int = 0
+    """Of a leg of a block trade: the number of its first trade."""
 
 
 class MoneyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -254,6 +260,8 @@ class BlockEvents:
                 continue
             for event in events:
                 self._take_order_event(event, 0, b"")
+        for trigger in result.triggers:
+            self._take_trigger(trigger)
 
     @property
     def markets(self) -> set[int]:
@@ -265,6 +273,12 @@ class BlockEvents:
         """Adds to the money stream; `details` are the record's further fields."""
         self._index += 1
         self.money[account].append(MoneyRecord(self._index, int(kind), change_uusd, *details))
+
+    def _take_trigger(self, event: TriggerEvent) -> None:
+        self._index += 1
+        numbers = (0, 0, 0, 0, 0, event.end, event.code)
+        record = OrderRecord(self._index, _TRIGGER, event.market, event.order_id, UNKNOWN, *numbers)
+        self.orders[event.account].append(record)
 
     def _take_message(self, message: L1Message, answer: MessageResult) -> None:
         """A deposit, or what an owner forced through L1; refused ones change nothing."""
@@ -296,6 +310,7 @@ class BlockEvents:
                 trade.taker_fee_uusd,
                 trade.maker_change_uusd,
                 trade.taker_change_uusd,
+                trade.block_trade,
             )
             self.trades[trade.maker_account].append(record)
             self.trades[trade.taker_account].append(record)

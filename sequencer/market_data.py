@@ -51,7 +51,7 @@ class _Bucket:
 
 @dataclass(slots=True)
 class MarketBook:
-    """One instrument."""
+    """One instrument. Block trades count in the day's volume, not in its prices."""
 
     sides: tuple[dict[int, int], dict[int, int]] = field(default_factory=lambda: ({}, {}))
     """Size by price: bids, asks."""
@@ -98,27 +98,31 @@ class MarketBook:
         price = record.trade.price_uusd
         start = record.timestamp_ms - record.timestamp_ms % BUCKET_MS
         if not self.buckets or self.buckets[-1].start_ms != start:
-            self.buckets.append(_Bucket(start, high_uusd=price, low_uusd=price, open_uusd=price))
+            self.buckets.append(_Bucket(start))
             while self.buckets[0].start_ms <= record.timestamp_ms - DAY_MS:
                 self.buckets.popleft()
         bucket = self.buckets[-1]
         bucket.volume_ulots += record.trade.size_ulots
         bucket.notional_uusd += notional_uusd
+        if record.trade.block_trade:
+            return
+        bucket.open_uusd = bucket.open_uusd or price
         bucket.high_uusd = max(bucket.high_uusd, price)
-        bucket.low_uusd = min(bucket.low_uusd, price)
+        bucket.low_uusd = min(bucket.low_uusd or price, price)
 
     def day(self, now_ms: int) -> _Bucket:
         """The last 24 hours as one bucket; all zero without trades."""
         kept = [bucket for bucket in self.buckets if bucket.start_ms > now_ms - DAY_MS]
         if not kept:
             return _Bucket(0)
+        priced = [bucket for bucket in kept if bucket.open_uusd]
         return _Bucket(
             kept[0].start_ms,
             sum(bucket.volume_ulots for bucket in kept),
             sum(bucket.notional_uusd for bucket in kept),
-            max(bucket.high_uusd for bucket in kept),
-            min(bucket.low_uusd for bucket in kept),
-            kept[0].open_uusd,
+            max((bucket.high_uusd for bucket in priced), default=0),
+            min((bucket.low_uusd for bucket in priced), default=0),
+            priced[0].open_uusd if priced else 0,
         )
 
 

@@ -32,6 +32,7 @@ from sequencer.receipts import END_NAMES, SIDE_NAMES, hex_of, wallet_signature
 from sequencer.sealer import Sealed
 from state import keys
 from state.block import BlockResult, LifeChange
+from state.errors import RejectCode
 from state.margin import margin
 from state.store_records import StoredBatch
 
@@ -210,6 +211,7 @@ class Publisher:
                         "price_uusd": trade.price_uusd,
                         "size_ulots": trade.size_ulots,
                         "fee_uusd": trade.maker_fee_uusd if is_maker else trade.taker_fee_uusd,
+                        "block_trade": trade.block_trade or None,
                     }
                 )
         header = result.header
@@ -218,6 +220,16 @@ class Publisher:
             "timestamp_ms": header.timestamp_ms,
             "orders": orders,
             "fills": fills,
+            "triggers": [
+                {
+                    "instrument_name": names(event.market),
+                    "order_id": event.order_id,
+                    "end": END_NAMES[event.end],
+                    "code": RejectCode(event.code).name if event.code else None,
+                }
+                for event in result.triggers
+                if event.account == account
+            ],
             "settlements": [
                 {
                     "instrument_name": names(event.market),

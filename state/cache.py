@@ -38,6 +38,7 @@ _BUCKET_PREFIX: Final = {
     keys.EXPIRY_MARKET: 6,
     keys.MARKET_POSITION: 5,
     keys.DUE: 1,
+    keys.PROTECTION: 9,
     keys.TRIGGER: 14,
     keys.ACCOUNT_TRIGGER: 9,
     keys.MARKET_TRIGGER: 5,

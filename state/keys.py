@@ -241,6 +241,10 @@ def protection_key(account: int, underlying: bytes) -> bytes:
     return _protection(PROTECTION, account, underlying)
 
 
+def protections_prefix(account: int) -> bytes:
+    return _account_prefix(PROTECTION, account)
+
+
 def block_trade_key(trade: int) -> bytes:
     """Of the number of its first trade."""
     return _account(BLOCK_TRADE, trade)

@@ -43,7 +43,7 @@ def protection(exchange: Exchange, account: int = 1) -> Protection:
 def quoting(count: int = 3, **limits: int) -> tuple[Exchange, dict[str, int]]:
     """Account 1 sells 1 coin of the perpetual at each of some prices, a call, and C2's perpetual."""
     exchange, markets = chain_exchange()
-    protect(exchange, **limits)
+    protect(exchange, 1, "C1", **limits)
     for place in range(count):
         exchange.place(1, 1, Side.SELL, (1_001 + place) * USD, COIN)
     exchange.place(1, markets["1000C"], Side.SELL, 40 * USD, COIN)
