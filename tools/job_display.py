@@ -50,6 +50,7 @@ class Display:
         self._live = Live(console=console, auto_refresh=False, get_renderable=self._panel)
         self._last_line = 0.0
         self._last_stage = ""
+        self._told: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -63,15 +64,16 @@ class Display:
             self._live.stop()
 
     def refresh(self) -> None:
-        """Redraws the panel, or prints a line when the stage changed or five seconds have passed."""
+        """Redraws the panel, or prints what is new: when the stage changed, and every five seconds."""
         if self._console.is_terminal:
             self._live.refresh()
             return
         now, stage = time.monotonic(), self._progress.stage
         if stage != self._last_stage or now - self._last_line > PLAIN_INTERVAL_S:
             self._last_line, self._last_stage = now, stage
-            facts = ", ".join(f"{name} {value}" for name, value in self._facts())
-            self._console.print(f"{stage}: {facts}", soft_wrap=True)
+            told, self._told = self._told, dict(self._facts())
+            news = [f"{name} {value}" for name, value in self._told.items() if told.get(name) != value]
+            self._console.print(f"{stage}: {', '.join(news)}", soft_wrap=True)
 
     def report(self, summary: dict[str, Any]) -> None:
         """The summary as a table."""

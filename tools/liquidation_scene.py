@@ -1,21 +1,22 @@
 """A liquidation: an account buys with borrowed strength, in a market of its own whose index then falls.
 
 The fall is scripted and goes through the publishers like every price. When the account is below maintenance
-margin, another trader has it put up for auction and bids for as much as the auction allows, until it is over.
-What an auction allows is asked by bidding too much: the refusal says it.
+margin, a keeper puts it up for auction; a trader bids for as much as the auction allows, until it is over.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from sequencer.client import NodeClient, NodeError
-from state.actions import Action, Bid, EndAuction, Order, OrderKind, PlaceOrder, Side, StartAuction
+from state.actions import Bid, Order, OrderKind, PlaceOrder, Side
 from state.units import PPM, ULOTS_PER_LOT
 from tools.flow import Listed
 from tools.job_oracle import fresh_index
 from tools.market import MarketSpec, Trader, spec_for
-from tools.order_sender import OrderSender, refusal_of
+from tools.order_sender import OrderSender
 from tools.services import ServiceFailed
 
 UNDERLYING = "SLIDE"
@@ -24,8 +25,7 @@ DEPOSIT_UUSD = 1_000_000_000
 SIZE_ULOTS = 30 * ULOTS_PER_LOT
 FALL_PPM = 30_000
 """Of the price, each time."""
-MOST_BIDS = 20
-LOOK_S = 0.1
+LOOK_S = 0.2
 
 
 def sliding_market() -> MarketSpec:
@@ -56,7 +56,6 @@ class LiquidationScene:
             await fresh_index(client, UNDERLYING, 1)
             await self._trade(client)
             await self._fall(client)
-            await self._start(client)
             await self._bid(client)
         return 1
 
@@ -83,34 +82,21 @@ class LiquidationScene:
         account = await client.call("straddle_getAccount", {"account": self._victim.account})
         return bool(account["margin"]["equity_uusd"] >= account["margin"]["maintenance_uusd"])
 
-    async def _start(self, client: NodeClient) -> None:
-        action = StartAuction(**self._sender.envelope(self._bidder), liquidated=self._victim.account)
-        refused = await self._refusal(client, action)
-        if refused is not None and refusal_of(refused) != "AUCTION_OPEN":
-            raise ServiceFailed(f"the auction was refused: {_said(refused)}")
-
     async def _bid(self, client: NodeClient) -> None:
-        """Bids for what may be had, until the auction is over."""
-        number, share_ppm = self._victim.account, PPM
-        for _ in range(MOST_BIDS):
-            envelope = self._sender.envelope(self._bidder)
-            bid = Bid(**envelope, liquidated=number, share_ppm=share_ppm, min_reward_uusd=0)
-            refused = await self._refusal(client, bid)
-            if refused is None:
-                end = EndAuction(**self._sender.envelope(self._bidder), liquidated=number)
-                refused = await self._refusal(client, end)
-                if refused is None or refusal_of(refused) == "NO_AUCTION":
-                    return
-                share_ppm = PPM
-            elif refusal_of(refused) == "BID_SHARE":
-                share_ppm = int((refused.data or {})["allowed_ppm"])
-            else:
-                raise ServiceFailed(f"the bid was refused: {_said(refused)}")
-        raise ServiceFailed(f"the auction is not over after {MOST_BIDS} bids")
-
-    async def _refusal(self, client: NodeClient, action: Action) -> NodeError | None:
-        (outcome,) = await self._sender.try_out(client, [(self._bidder, action)])
-        return outcome if isinstance(outcome, NodeError) else None
+        """Bids for all that the auction allows, as often as it takes, until a keeper has ended it."""
+        number, bids = self._victim.account, 0
+        while True:
+            found = await client.call("straddle_getLiquidations")
+            auction = next((each for each in found["auctions"] if each["account"] == number), None)
+            if auction is None and bids:
+                return
+            if auction is not None and auction["allowed_share_ppm"]:
+                share_ppm = auction["allowed_share_ppm"]
+                envelope = self._sender.envelope(self._bidder)
+                bid = Bid(**envelope, liquidated=number, share_ppm=share_ppm, min_reward_uusd=0)
+                (receipt,) = await self._sender.send(client, [(self._bidder, bid)])
+                bids += not isinstance(receipt, NodeError)
+            await trio.sleep(LOOK_S)
 
 
 def _said(outcome: Any) -> str:

@@ -201,7 +201,7 @@ class Job:
             )
 
     async def _liquidate(self, cast: Cast, sender: OrderSender, market: Listed) -> None:
-        traders = (cast.victim, cast.desk, cast.takers[1])
+        traders = (cast.victim, cast.takers[1], cast.takers[2])
         scene = LiquidationScene(self._url, sender, market, traders, self._prices)
         with within(SCENES_TIMEOUT_S, self.progress):
             self.progress.liquidations += await scene.run()

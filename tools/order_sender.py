@@ -47,15 +47,10 @@ class Tally:
         elif isinstance(action, BulkOrders):
             self.orders += len(action.orders)
         if isinstance(outcome, NodeError):
-            self.refused[refusal_of(outcome)] += 1
+            self.refused[str((outcome.data or {}).get("code", outcome.message))] += 1
             return
         self.fills += len(outcome["fills"])
         self.refused.update(op["code"] for op in outcome["operations"] if op["code"] != "OK")
-
-
-def refusal_of(error: NodeError) -> str:
-    """The reject code, or what the node says where it has none."""
-    return str((error.data or {}).get("code", error.message))
 
 
 class OrderSender:
@@ -93,17 +88,12 @@ class OrderSender:
 
     async def send(self, client: NodeClient, actions: Sequence[tuple[Trader, Action]]) -> list[Any]:
         """One array of signed actions; the receipts, or the errors, in order. Counts them."""
-        outcomes = await self.try_out(client, actions)
-        for (_, action), outcome in zip(actions, outcomes, strict=True):
-            self.tally.count(action, outcome)
-        return outcomes
-
-    async def try_out(self, client: NodeClient, actions: Sequence[tuple[Trader, Action]]) -> list[Any]:
-        """As `send`, for what may well be refused: only the time that it took is counted."""
         calls = [
             ("straddle_sendTransactionSync", [self.signed(trader, action)]) for trader, action in actions
         ]
         begin = time.monotonic()
         outcomes = await client.call_many(calls)
         self.tally.ack_ms.append((time.monotonic() - begin) * 1_000)
+        for (_, action), outcome in zip(actions, outcomes, strict=True):
+            self.tally.count(action, outcome)
         return outcomes
