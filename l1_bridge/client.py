@@ -21,6 +21,7 @@ import trio
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
+from l1_bridge.recursion import restore_recursion_limit
 from l1_bridge.types import (
     Fees,
     L1Block,
@@ -32,6 +33,8 @@ from l1_bridge.types import (
     L1Transaction,
     L1Unavailable,
 )
+
+restore_recursion_limit()
 
 Parsed = TypeVar("Parsed")
 

@@ -85,7 +85,7 @@ class Chain:
             self.mine()
 
     def travel(self, seconds: int) -> None:
-        """The clock advances from the last block's time if that is ahead of it, as after many quick blocks."""
+        """The clock advances, from the last block's time if that is ahead of it, as after quick blocks."""
         head = self._chain.get_canonical_block_header_by_number(self.height)
         self._ahead_s += seconds + max(0, head.timestamp - self.now())
 

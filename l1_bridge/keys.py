@@ -14,7 +14,10 @@ from typing import Any
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from l1_bridge.recursion import restore_recursion_limit
 from state.eip712 import address_of as address_of
+
+restore_recursion_limit()
 
 DEVNET_CHAIN_IDS = frozenset({31337, 131277322940537})
 """Anvil's and Hardhat's default, and the embedded L1's."""

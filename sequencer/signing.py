@@ -12,9 +12,12 @@ from pathlib import Path
 
 from eth_account import Account
 
+from l1_bridge.recursion import restore_recursion_limit
 from sequencer.config import KeySection
 from sequencer.config_file import ConfigError
 from state import eip712
+
+restore_recursion_limit()
 
 
 class SecretKey:
