@@ -14,21 +14,31 @@ from state.actions import (
     CancelAll,
     CancelAllAfter,
     CancelOrder,
+    CancelQuote,
+    CancelTrigger,
+    ExecuteQuote,
+    Leg,
     OracleReport,
     OracleUpdate,
     Order,
     OrderKind,
     PlaceOrder,
+    PlaceTrigger,
     Price,
+    Quote,
     Replacement,
     ReplaceOrder,
+    ResetProtection,
     RevokeSessionKey,
     Scope,
     SelfTrade,
+    SetProtection,
     Side,
     SignedAction,
     Transaction,
     Transfer,
+    TriggerCondition,
+    TriggerSource,
     Withdraw,
 )
 from state.block import L1Message, MessageKind
@@ -61,6 +71,8 @@ class Traffic:
         self.mark = [number * 1_000 * USD for number in range(1, MARKETS + 1)]
         self.nonces = [0] * (ACCOUNTS + 2)
         self.placed: dict[int, list[tuple[int, int]]] = {}
+        self.waiting: dict[int, list[tuple[int, int]]] = {}
+        """Triggers, as `placed` has orders."""
         self.count = 0
 
     def number(self, sensible: int) -> int:
@@ -175,12 +187,15 @@ class Traffic:
             },
             RevokeSessionKey: {"key": address},
             CancelAllAfter: {"timeout_s": self.number(some(0, 30))},
+            **self.depth(account),
         }
-        weights = [12, 2, 0.3, 2, 3, 0.5, 0.5, 0.4, 0.4, 0.3]
+        weights = [12, 2, 0.3, 2, 3, 0.5, 0.5, 0.4, 0.4, 0.3, 1, 0.1, 0.5, 0.2, 2, 0.3]
         (kind,) = self.random.choices(list(kinds), weights)
         made: Action = kind(**fields, **kinds[kind])
         orders = made.orders if isinstance(made, BulkOrders) else ()
-        if isinstance(made, PlaceOrder):
+        if isinstance(made, PlaceTrigger):
+            self.waiting.setdefault(account, []).append((made.order.market, made.nonce * 64))
+        if isinstance(made, PlaceOrder | PlaceTrigger):
             orders = (made.order,)
         ids = [
             (order.market, made.nonce * 64 + place)
@@ -190,6 +205,47 @@ class Traffic:
         self.placed.setdefault(account, []).extend(ids)
         return made
 
+    def depth(self, account: int) -> dict[type[Any], dict[str, Any]]:
+        """Fields of block trades, protection and triggers."""
+        some, chance = self.random.randint, self.random
+        expiry_s = self.number(self.now_ms // 1_000 + some(1, 20))
+        legs = [
+            Leg(self.number(market), Side(some(0, 1)), self.number(some(1, 40) * 100_000))
+            for market in chance.sample(range(1, MARKETS + 1), some(1, MARKETS))
+        ]
+        flows = [
+            leg.size_ulots * self.mark[leg.market - 1] // 10**6 * (1 if leg.side else -1)
+            for leg in legs
+            if 0 < leg.market <= MARKETS
+        ]
+        net = max(-(2**63), min(2**63 - 1, sum(flows) + some(-50, 50) * USD))
+        terms = chance.choice((bytes(32), keccak(b"terms")))
+        maker = self.number(some(1, ACCOUNTS))
+        quote = Quote(maker, tuple(legs), net, 0, terms, self.number(some(0, 30)), expiry_s, 100 * USD)
+        underlying = f"C{some(1, MARKETS)}"
+        market, order_id = chance.choice(self.waiting.get(account, [])[-4:] or [(1, 0)])
+        mark = self.mark[some(0, MARKETS - 1)]
+        return {
+            ExecuteQuote: {"quote": quote, "quote_signature": bytes(64), "limit_uusd": net},
+            CancelQuote: {"quote_nonce": self.number(some(0, 30)), "quote_expiry_s": expiry_s},
+            SetProtection: {
+                "underlying": underlying,
+                "interval_ms": self.number(some(0, 3) * 1_000),
+                "frozen_ms": self.number(some(0, 2) * 1_000),
+                "quantity_ulots": self.number(some(0, 20) * 100_000),
+                "delta_ulots": self.number(some(0, 20) * 100_000),
+                "vega_uusd": self.number(0),
+            },
+            ResetProtection: {"underlying": underlying},
+            PlaceTrigger: {
+                "order": self.order(),
+                "source": chance.choice(list(TriggerSource)),
+                "condition": chance.choice(list(TriggerCondition)),
+                "trigger_uusd": self.number(mark * some(900, 1_100) // 1_000),
+            },
+            CancelTrigger: {"cancel": Cancel(market, order_id)},
+        }
+
     def transaction(self) -> Transaction:
         action = self.action()
         owner = (action.account - 1) % OWNERS + 1
@@ -197,7 +253,10 @@ class Traffic:
             owner = self.random.randint(1, OWNERS)
         self.count += 1
         digest = keccak(b"random" + self.count.to_bytes(8, "big"))
-        return Transaction(SignedAction(action, bytes(64)), (owner_address(owner),), digest)
+        signers = [owner_address(owner)]
+        if isinstance(action, ExecuteQuote):
+            signers.append(owner_address((action.quote.account - 1) % OWNERS + 1))
+        return Transaction(SignedAction(action, bytes(64)), tuple(signers), digest)
 
     def update(self) -> Transaction:
         """All publishers report marks after a random step, indexes near them."""

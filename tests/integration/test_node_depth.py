@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import typer
 
+from sequencer import cli_depth, cli_trader
+from sequencer.cli_options import Signing
+from sequencer.cli_units import signed_dollars
 from sequencer.client import NodeError
 from sequencer.node import wall_clock_ms
 from state.actions import (
@@ -204,3 +209,46 @@ async def test_protection_is_shown_and_refuses(tmp_path: Path) -> None:
         with pytest.raises(NodeError) as refused:
             await node.send(alice.order(Side.SELL, PRICE, COIN))
         assert refused.value.data["code"] == "MMP_FROZEN"
+
+
+async def test_the_commands_against_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `straddle quote`, `block` and `trigger` do once their options are read."""
+    maker, taker = both = traders()
+    async with running_node(tmp_path) as node:
+        await node.open_market(both)
+        url = f"http://{node.client.host}:{node.client.port}"
+        options = Signing(url, None, None, None, None, None, 60, None)
+        monkeypatch.setenv("STRADDLE_PRIVATE_KEY", "0x" + maker.secret.hex())
+        made = partial(
+            Quote,
+            net_uusd=signed_dollars(f"-{PRICE // USD}.000003"),
+            taker_account=0,
+            terms_hash=bytes(32),
+            nonce=5,
+            expiry_s=wall_clock_ms() // 1_000 + 30,
+            max_fee_uusd=100 * USD,
+        )
+        with pytest.raises(typer.BadParameter):
+            await cli_depth._quote(options, ["hold 1 BTC-PERPETUAL"], made)
+        signed = await cli_depth._quote(options, [f"buy 1 {INSTRUMENT}"], made)
+        path = tmp_path / "quote.json"
+        path.write_bytes(msgspec.json.encode(signed))
+        read = msgspec.json.decode(path.read_bytes(), type=cli_depth.SignedQuote)
+        monkeypatch.setenv("STRADDLE_PRIVATE_KEY", "0x" + taker.secret.hex())
+        receipt = await cli_depth._block(options, read.quote, bytes.fromhex(read.signature[2:]), None)
+        (fill,) = receipt["fills"]
+        assert (fill["side"], fill["price_uusd"], fill["maker_order_id"]) == ("sell", PRICE + 3, 5)
+        placed = partial(
+            Order, side=Side.BUY, kind=OrderKind.LIMIT, price_uusd=PRICE, size_ulots=COIN, reduce_only=True
+        )
+        terms = partial(
+            PlaceTrigger,
+            source=TriggerSource.INDEX,
+            condition=TriggerCondition.AT_OR_BELOW,
+            trigger_uusd=PRICE - USD,
+        )
+        receipt = await cli_depth._trigger(options, INSTRUMENT, placed, terms)
+        (found,) = await node.call("straddle_getTriggers", account=taker.account)
+        assert found["order_id"] == receipt["operations"][0]["order_id"]
+        await cli_trader._cancel_one(options, found["order_id"], INSTRUMENT, True)
+        assert await node.call("straddle_getTriggers", account=taker.account) == []

@@ -105,7 +105,7 @@ def test_every_step_executes_from_its_witness(seed: int) -> None:
     source.apply(view.take_dirty())
     assert witnessed.store.leaves == source.leaves
     assert witnessed.steps > 300
-    assert witnessed.tasks >= {Task.NONE, Task.MATCH, Task.OPERATIONS, Task.FEEDS}
+    assert witnessed.tasks >= {Task.NONE, Task.MATCH, Task.OPERATIONS, Task.FEEDS, Task.TRIGGERS}
 
 
 def test_refused_transactions_of_a_replay_are_steps_too() -> None:
