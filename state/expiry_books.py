@@ -95,6 +95,12 @@ def book_of(pricing: Pricing, expiry_s: int, grids: Grids) -> Book:
     return book
 
 
+def forget_sums() -> None:
+    """Forgets all sums and keeps the arrays: for benchmarks."""
+    for book in _books.values():
+        book.sums.clear()
+
+
 def fill_arrays(grid: Grid, wanted: Sequence[tuple[Book, Sequence[Held]]]) -> None:
     """Makes all arrays that are missing, together. All books are of this grid."""
     chain: list[tuple[Expiry, list[tuple[int, bool]]]] = []

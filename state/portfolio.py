@@ -16,7 +16,6 @@ prices to 10^15 and the bounds of state/risk_grid.py no intermediate needs more 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from state.expiry_sums import ExpiryHolding, ExpirySums, expiry_sums, widest
@@ -61,8 +60,7 @@ class UnderlyingHolding(NamedTuple):
     collaterals: Sequence[CollateralHolding] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Contingencies:
+class Contingencies(NamedTuple):
     """Each 0 or above when amounts of collateral are; im on top of mm."""
 
     perp_mm: int
@@ -86,8 +84,7 @@ class Contingencies:
         return self.perp_im + self.option_im + self.collateral_im + oracle
 
 
-@dataclass(frozen=True, slots=True)
-class UnderlyingMargin:
+class UnderlyingMargin(NamedTuple):
     """Money of one underlying, cash left out."""
 
     initial_margin: int
@@ -99,8 +96,7 @@ class UnderlyingMargin:
     contingencies: Contingencies
 
 
-@dataclass(frozen=True, slots=True)
-class PortfolioMargin:
+class PortfolioMargin(NamedTuple):
     """Money of the whole account."""
 
     initial_margin: int

@@ -24,8 +24,8 @@ TARGET = ROOT / "state" / "_compiled"
 MODULES = """
 accounts blocks book cache calendar cleanup codec codec_decode codec_format conservation context eip712
 expiries expiry_books expiry_sums extras fees funding holdings keys leaves margin margin_parts
-margin_terms matching messages operations oracle orders overlay positions pricing protection rules series
-steps transition trigger_book triggers units view tree tree_forest tree_regroup recorder
+margin_terms matching messages operations oracle orders overlay portfolio positions pricing protection rules
+series steps transition trigger_book triggers units view tree tree_forest tree_regroup recorder
 """.split()  # noqa: SIM905 - shorter to read
 """Everything that runs for each order, and the tree. Not what does I/O, nor the actions and the results of
 blocks: those are C already by msgspec, which decodes them by annotations that mypyc does not keep."""

@@ -225,9 +225,7 @@ def dollars(value: int) -> float:
 def report(margin: PortfolioMargin) -> dict[str, Any]:
     """What is printed, in dollars."""
     (part,) = margin.underlyings
-    contingencies = {
-        field.name: dollars(getattr(part.contingencies, field.name)) for field in fields(part.contingencies)
-    }
+    contingencies = {name: dollars(value) for name, value in part.contingencies._asdict().items()}
     return {
         "initial_margin": dollars(margin.initial_margin),
         "maintenance_margin": dollars(margin.maintenance_margin),

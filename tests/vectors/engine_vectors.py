@@ -169,10 +169,7 @@ def portfolio() -> dict[str, Any]:
         "mark_to_market": strings(margin.mark_to_market),
         "scenario_pnl": strings(part.scenario_pnl),
         "basis_contingency": strings(part.basis_contingency),
-        "contingencies": {
-            field.name: strings(getattr(part.contingencies, field.name))
-            for field in fields(part.contingencies)
-        },
+        "contingencies": {name: strings(value) for name, value in part.contingencies._asdict().items()},
     }
 
 
