@@ -112,11 +112,15 @@ class RollupContract:
 
         The contract decides whether it is young enough.
         """
-        for number in range(last, -1, -1):
+        fits, beyond, step = 0, last + 1, 1  # counts do not fall; the last batches are the likely ones
+        while beyond - fits > 1:
+            number = max(beyond - step, (fits + beyond) // 2)
             _, _, _, _, _, inbox_count = await self.read("batchAt", number)
             if inbox_count <= inbox_next:
-                return number
-        return 0
+                fits = number
+            else:
+                beyond, step = number, 2 * step
+        return fits
 
     async def posted(self, first: int, last: int, number: int | None = None) -> list[BatchEvent]:
         """Batches posted in L1 blocks first..last, in L1's order; or only batch `number`."""

@@ -28,7 +28,6 @@ from l1_bridge.deploy import (
     set_feed,
     set_publishers,
 )
-from l1_bridge.embedded import EmbeddedL1
 from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, address_of, devnet_signer
 from sequencer.cli_support import CliError
 from state.calendar import DAY_S, Rule
@@ -37,6 +36,7 @@ from state.leaves import Instrument, Series, Terms
 from state.oracle import FeedKind
 from state.series import CALLS, FUTURES, PUTS
 from state.units import MAX_NAME_BYTES, MAX_SIZE_ULOTS, ULOTS_PER_LOT
+from tools.l1_process import embedded_l1
 from tools.market import MarketSpec, Trader, strike_step_uusd
 
 ROLLUP_CHAIN_ID = 424_242
@@ -104,7 +104,7 @@ async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[D
     """
     with ExitStack() as stack:
         if l1 == "embedded":
-            url = stack.enter_context(EmbeddedL1()).url
+            url = stack.enter_context(embedded_l1())
         elif l1 == "anvil":
             url = stack.enter_context(_anvil()).url
         else:

@@ -35,7 +35,7 @@ def node_config(
         "server": {"port": port},
         "admin": {"port": admin_port},
         "l1": {"url": devnet.l1_url, "rollup": devnet.deployment.rollup, "confirmations": 1, "poll_ms": 500},
-        "batches": {"max_age_ms": 3_000},
+        "batches": {"max_age_ms": 5_000},
     }
     for name, values in overrides.items():
         tables[name] = tables.get(name, {}) | values
