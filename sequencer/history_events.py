@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from itertools import islice
 from struct import Struct
 from typing import Any
 
@@ -39,11 +40,14 @@ from state.actions import (
     BulkOrders,
     Cancel,
     CancelOrder,
+    CancelTrigger,
     Order,
     OrderKind,
     PlaceOrder,
+    PlaceTrigger,
     Replacement,
     ReplaceOrder,
+    Side,
     SignedAction,
     Transfer,
     Withdraw,
@@ -67,6 +71,9 @@ UNKNOWN = -1
 """Stands for a side or an order kind that the block does not tell."""
 _FORCED_ORDER = Struct(">QIBQQ")
 _FILLED = int(OrderEnd.FILLED)
+_TRIGGERED = int(OrderEnd.TRIGGERED)
+_TOLD_BEFORE = (int(OrderEnd.OPEN), _TRIGGERED)
+"""Ends of triggers that their transactions tell."""
 _REPLACED = int(OrderEnd.REPLACED)
 _BY_ITSELF = (int(OrderEnd.OPEN), int(OrderEnd.CANCELLED))
 """How the event of an order's own placement, replacement or cancel ends."""
@@ -130,7 +137,8 @@ class OrderRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     trade: int = 0
     """Number of the trade that filled it while it rested."""
     transaction: bytes = b""
-    """Hash of the account's own transaction that caused it; empty when another caused it."""
+    """Hash of the account's own transaction that caused it, or of the oracle update that fired its trigger;
+    empty when another caused it."""
     fee_uusd: int = 0
     """For the inclusion of `transaction`."""
 
@@ -215,6 +223,7 @@ class BlockEvents:
         "_fee_uusd",
         "_index",
         "_next_trade",
+        "_told",
         "_trades",
         "block",
         "money",
@@ -234,6 +243,8 @@ class BlockEvents:
         self._trades = _before_transactions(result)
         """Of the step that is being told; fills of resting orders come in the same order."""
         self._next_trade = 0
+        self._told: set[tuple[int, int]] = set()
+        """Triggers that their account cancelled by name."""
         self._fee_uusd = 0
         """Of the transaction that is being told, until a record has it."""
         for message, answer in zip(executed.messages, result.messages, strict=True):
@@ -243,6 +254,7 @@ class BlockEvents:
                 kind, size, price = _LIFE_MONEY[life.change], life.size_ulots, life.price_uusd
                 self._moved(kind, life.account, life.amount_uusd, 0, 0, life.market, size, price)
         self._take_trades(result.trades)
+        fired = (trigger for trigger in result.triggers if trigger.end == _TRIGGERED)
         start = result.order_ends[0]
         for event in result.orders[:start]:
             self._take_order_event(event, 0, b"")
@@ -258,10 +270,12 @@ class BlockEvents:
             if type(payload) is SignedAction:
                 self._take_action(payload.action, outcome, events)
                 continue
-            for event in events:
-                self._take_order_event(event, 0, b"")
+            count = len(outcome.operations)
+            self._take_fired(list(islice(fired, count)), outcome, events)
         for trigger in result.triggers:
-            self._take_trigger(trigger)
+            key = trigger.account, trigger.order_id
+            if trigger.end not in _TOLD_BEFORE and key not in self._told:
+                self._take_trigger(trigger, b"")
 
     @property
     def markets(self) -> set[int]:
@@ -274,11 +288,48 @@ class BlockEvents:
         self._index += 1
         self.money[account].append(MoneyRecord(self._index, int(kind), change_uusd, *details))
 
-    def _take_trigger(self, event: TriggerEvent) -> None:
+    def _take_trigger(self, event: TriggerEvent, transaction: bytes) -> None:
         self._index += 1
-        numbers = (0, 0, 0, 0, 0, event.end, event.code)
-        record = OrderRecord(self._index, _TRIGGER, event.market, event.order_id, UNKNOWN, *numbers)
+        about = event.market, event.order_id, event.side, event.price_uusd, event.size_ulots
+        how = event.end, event.code, event.kind, event.reduce_only
+        record = OrderRecord(self._index, _TRIGGER, *about, 0, 0, 0, *how, 0, transaction, self._fee_uusd)
+        self._fee_uusd = 0
         self.orders[event.account].append(record)
+
+    def _take_own_trigger(self, action: PlaceTrigger | CancelTrigger, outcome: TransactionResult) -> None:
+        """A trigger that its account has placed, or cancelled by name."""
+        for result in outcome.operations:
+            if isinstance(action, CancelTrigger):
+                market, order = action.cancel.market, (UNKNOWN, UNKNOWN, 0, result.cancelled_ulots, False)
+                self._told.add((action.account, result.order_id))
+            else:
+                placed = action.order
+                size, reduce_only = placed.size_ulots, placed.reduce_only
+                market, order = (
+                    placed.market,
+                    (placed.side, placed.kind, placed.price_uusd, size, reduce_only),
+                )
+            event = TriggerEvent(action.account, market, result.order_id, *order, result.end)
+            self._take_trigger(event, outcome.hash)
+
+    def _take_fired(
+        self, fired: Sequence[TriggerEvent], outcome: TransactionResult, events: Sequence[OrderEvent]
+    ) -> None:
+        """What an oracle update did: the triggers it fired, one for each of its operations, and their orders."""
+        placed: dict[tuple[int, int], tuple[Order, OperationResult]] = {}
+        for event, result in zip(fired, outcome.operations, strict=True):
+            self._take_trigger(event, b"")
+            side, kind = Side(event.side), OrderKind(event.kind)
+            order = Order(event.market, side, kind, event.price_uusd, event.size_ulots, event.reduce_only)
+            placed[event.account, event.order_id] = order, result
+        for change in events:
+            found = placed.pop((change.account, change.order_id), None) if change.delta_ulots > 0 else None
+            if found is None:
+                self._take_order_event(change, 0, b"")
+            else:
+                self._take_operation(change.account, *found, change.side, outcome.hash)
+        for (account, _), found in placed.items():
+            self._take_operation(account, *found, UNKNOWN, outcome.hash)
 
     def _take_message(self, message: L1Message, answer: MessageResult) -> None:
         """A deposit, or what an owner forced through L1; refused ones change nothing."""
@@ -322,6 +373,8 @@ class BlockEvents:
         if operations is not None:
             asked = operations(action)
             self._take_operations(action.account, asked, outcome.operations, events, outcome.hash)
+        elif isinstance(action, PlaceTrigger | CancelTrigger):
+            self._take_own_trigger(action, outcome)
         else:
             for event in events:
                 self._take_order_event(event, action.account, outcome.hash)
@@ -333,6 +386,7 @@ class BlockEvents:
             self._take_liquidation(step, outcome.hash)
         if self._fee_uusd:
             self._moved(Money.INCLUSION_FEE, action.account, -self._fee_uusd, 0, 0, 0, 0, 0, outcome.hash)
+            self._fee_uusd = 0
 
     def _take_liquidation(self, step: LiquidationEvent, transaction: bytes) -> None:
         """`size_ulots` is how a position changed, so that a position can be followed, as cash can."""

@@ -152,8 +152,14 @@ class TriggerEvent(msgspec.Struct, frozen=True, gc=False):
     account: int
     market: int
     order_id: int
+    side: int
+    kind: int
+    """This and the next three: of its order."""
+    price_uusd: int
+    size_ulots: int
+    reduce_only: bool
     end: int
-    """OrderEnd; OPEN when it was placed."""
+    """OrderEnd; OPEN when it was placed, TRIGGERED when it has fired."""
     code: int = 0
     """RejectCode of the order that it was to place; 0 when that was good."""
 

@@ -58,7 +58,7 @@ def add_trigger(view: StateView, block: BlockContext, trigger: Trigger, found: A
             _count_on_mark(view, terms.expiry, market, 1)
     count_extras(view, number, triggers=1)
     block.accounts.add(number)
-    block.triggers.append(TriggerEvent(number, market, trigger.order_id, OrderEnd.OPEN))
+    block.triggers.append(event_of(trigger, OrderEnd.OPEN))
 
 
 def remove_trigger(
@@ -68,7 +68,6 @@ def remove_trigger(
     trigger: Trigger,
     found: AccountTrigger,
     end: OrderEnd,
-    code: int = 0,
 ) -> None:
     """Takes a trigger, `key`, and everything that finds it out of the state, and tells why."""
     number, market = trigger.account, trigger.market
@@ -81,7 +80,23 @@ def remove_trigger(
             _count_on_mark(view, terms.expiry, market, -1)
     count_extras(view, number, triggers=-1)
     block.accounts.add(number)
-    block.triggers.append(TriggerEvent(number, market, trigger.order_id, end, code))
+    block.triggers.append(event_of(trigger, end))
+
+
+def event_of(trigger: Trigger, end: OrderEnd, code: int = 0) -> TriggerEvent:
+    """What is told of a trigger."""
+    return TriggerEvent(
+        trigger.account,
+        trigger.market,
+        trigger.order_id,
+        trigger.side,
+        trigger.kind,
+        trigger.price_uusd,
+        trigger.size_ulots,
+        bool(trigger.reduce_only),
+        end,
+        code,
+    )
 
 
 def _count_on_mark(view: StateView, expiry: int, market: int, change: int) -> None:

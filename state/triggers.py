@@ -56,7 +56,7 @@ from state.matching import place
 from state.operations import check_place, order_id_of
 from state.orders import check_size, check_trading, instrument_of, reducible
 from state.pricing import mark_of, pricing_of
-from state.trigger_book import add_trigger, move_in_queue, remove_trigger, scope_of
+from state.trigger_book import add_trigger, event_of, move_in_queue, remove_trigger, scope_of
 from state.units import MAX_FIRED, MAX_LOOKED, MAX_PRICE_UUSD
 from state.view import StateView
 
@@ -205,8 +205,7 @@ def _fire(view: StateView, block: BlockContext, progress: Progress, key: bytes, 
             view, block, progress, number, account, account.cash_uusd, order, trigger.order_id
         )
     except Rejected as refusal:
-        told = block.triggers[-1]
-        block.triggers[-1] = type(told)(number, market, told.order_id, told.end, int(refusal.code))
+        block.triggers[-1] = event_of(trigger, OrderEnd.TRIGGERED, int(refusal.code))
         block.operations.append(OperationResult(refusal.code, trigger.order_id, data=refusal.data))
         return
     place(view, block, progress, crossing)
