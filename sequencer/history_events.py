@@ -315,7 +315,7 @@ class BlockEvents:
     def _take_fired(
         self, fired: Sequence[TriggerEvent], outcome: TransactionResult, events: Sequence[OrderEvent]
     ) -> None:
-        """What an oracle update did: the triggers it fired, one for each of its operations, and their orders."""
+        """What an oracle update did: triggers it fired, one for each of its operations, and their orders."""
         placed: dict[tuple[int, int], tuple[Order, OperationResult]] = {}
         for event, result in zip(fired, outcome.operations, strict=True):
             self._take_trigger(event, b"")
