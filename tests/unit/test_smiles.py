@@ -80,7 +80,7 @@ def test_a_recorded_surface_keeps_its_volatilities_at_another_time_to_expiry(cha
     now, then = quoted.svi.vols(strikes * quoted.svi.forward), fitted.svi.vols(strikes * fitted.svi.forward)
     assert np.allclose(now, then, rtol=1e-9)
     assert check_arbitrage(quoted.svi, None).problems == ()
-    assert abs(quoted.forward / 50_000 - 1) < 0.01
+    assert 0 < quoted.forward / 50_000 - 1 < 0.05
 
 
 @recorded
