@@ -11,7 +11,8 @@ With `state/journal.py` the one place of `state/` that does I/O. A data director
 
 Invariants:
 - The database always stands exactly at one batch boundary: leaves, tree, blocks, transaction index, history,
-  batch and checkpoint go into one synced write batch. Journal segments that it covers are deleted after it, not before.
+  batch and checkpoint go into one synced write batch. Journal segments that it covers are deleted after it,
+  not before.
 - A sealed block is found in the database only from its batch's checkpoint on; until then its owner has it in
   memory, and after a crash replay (`state/recovery.py`) makes it again from the journal.
 - One process at a time, one writer in it (checkpoint, pruning); reads and `put_..._sync` from any thread.

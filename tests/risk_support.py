@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
+from state.expiry_sums import ExpiryHolding
 from state.fixed import ONE
 from state.margin_defaults import default_parameters
-from state.expiry_sums import ExpiryHolding
 from state.risk_array import make_risk_array
 from state.risk_grid import Expiry, ExpiryMarket, Grid, make_expiry, make_grid
 from state.svi import Svi

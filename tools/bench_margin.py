@@ -23,9 +23,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from state.expiry_sums import ExpiryHolding
 from state.fixed import ONE
 from state.margin_defaults import default_parameters
-from state.expiry_sums import ExpiryHolding
 from state.portfolio import PortfolioMargin, UnderlyingHolding, portfolio_margin
 from state.risk_array import make_risk_array
 from state.risk_grid import Expiry, ExpiryMarket, make_expiry, make_grid

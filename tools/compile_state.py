@@ -22,19 +22,19 @@ import state
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "state" / "_compiled"
 MODULES = """
-accounts blocks book cache calendar cleanup codec codec_decode codec_format conservation context eip712
-expiries expiry_books expiry_sums extras fees funding holdings keys leaves margin margin_parts
-margin_terms matching messages operations oracle orders overlay portfolio positions pricing protection rules
-series steps transition trigger_book triggers units view tree tree_forest tree_regroup recorder
+accounts book cache codec codec_decode codec_format context eip712 expiry_books expiry_sums fees holdings keys
+leaves margin margin_parts margin_terms matching operations orders overlay positions pricing protection rules
+steps transition trigger_book units view tree tree_forest tree_regroup recorder
 """.split()  # noqa: SIM905 - shorter to read
-"""Everything that runs for each order, and the tree. Not what does I/O, nor the actions and the results of
-blocks: those are C already by msgspec, which decodes them by annotations that mypyc does not keep."""
+"""What runs for each order, and the tree. Not what runs seldom, since each costs a second of compiling; not
+what does I/O; and not actions and results of blocks: those are C already by msgspec, which decodes them by
+annotations that mypyc does not keep."""
 
 _BUILD = """
 from setuptools import setup
 from mypyc.build import mypycify
 options = ["--config-file=mypy.toml", *{sources!r}]
-made = mypycify(options, opt_level="2", debug_level="0", group_name="state.hot")
+made = mypycify(options, opt_level="1", debug_level="0", group_name="state.hot")
 setup(name="state", packages=[], ext_modules=made)
 """
 

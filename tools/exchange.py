@@ -122,7 +122,7 @@ class Exchange:
             return execution.execute(transaction)
 
     def sign(self, action: Action, signer: bytes | None = None) -> Transaction:
-        """The action as recovered: signed by its account's owner, or by `signer`; a quote by its account's."""
+        """The action as recovered: signed by its account's owner or `signer`; a quote by its account's."""
         self._count += 1
         if signer is None:
             account = self.view.get(account_key(action.account))

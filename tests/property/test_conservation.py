@@ -48,17 +48,17 @@ def test_sizes_that_do_not_add_up_are_found() -> None:
 
 def test_conserved_when_an_account_loses_more_than_it_has() -> None:
     exchange = standard_exchange(3)
-    poor = exchange.deposit(owner_address(9), 120 * USD)
+    poor = exchange.deposit(owner_address(9), 230 * USD)
     exchange.place(1, 1, Side.SELL, 1_000 * USD, COIN)
     exchange.place(poor, 1, Side.BUY, 1_000 * USD, COIN)
-    for dollars in (850, 700, 600):
+    for dollars in (850, 700, 600, 490):
         exchange.now_ms += 1_000
         exchange.report({"C1": dollars * USD, "C1-PERPETUAL": dollars * USD})
     state = margin(exchange.view, poor)
     assert state is not None
     assert state.equity_uusd < -270 * USD
-    exchange.place(2, 1, Side.BUY, 600 * USD, COIN)
-    exchange.place(poor, 1, Side.SELL, 600 * USD, COIN, reduce_only=True)
+    exchange.place(2, 1, Side.BUY, 490 * USD, COIN)
+    exchange.place(poor, 1, Side.SELL, 490 * USD, COIN, reduce_only=True)
     assert exchange.account(poor).cash_uusd < -270 * USD
     assert exchange.position(poor, 1) is None
     assert_conserved(exchange)
