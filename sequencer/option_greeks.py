@@ -36,7 +36,7 @@ class Greeks(msgspec.Struct, frozen=True):
 
 def expiry_of(pricing: Pricing, terms: Instrument) -> Expiry:
     """The engine's view of an instrument's expiry. The snapshot must know the forward."""
-    return book_of(pricing, terms.expiry_s, DEFAULT_GRIDS).expiry
+    return book_of(pricing, terms.expiry, terms.expiry_s, DEFAULT_GRIDS).expiry
 
 
 def mark_volatility(expiry: Expiry, strike_uusd: int) -> float | None:

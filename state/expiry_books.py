@@ -38,9 +38,12 @@ Held = tuple[int, int, int, int, int]
 class Book:
     """One expiry at one moment."""
 
-    def __init__(self, expiry: Expiry, grid: Grid) -> None:
-        self.expiry = expiry
-        self.grid = grid
+    def __init__(self, key: bytes, pricing: Pricing, expiry: Expiry, grid: Grid) -> None:
+        self.key: bytes = key
+        """Of its grid, and of when it expires."""
+        self.pricing: Pricing = pricing
+        self.expiry: Expiry = expiry
+        self.grid: Grid = grid
         self.arrays: dict[tuple[int, int], RiskArray] = {}
         self.moves: dict[tuple[int, int], OrderMoves] = {}
         self.sums: dict[tuple[Held, ...], ExpirySums] = {}
@@ -79,20 +82,53 @@ class Book:
 
 
 _books: OrderedDict[bytes, Book] = OrderedDict()
+_latest: dict[int, Book] = {}
+"""The book last asked for of each expiry's number: most questions are for it."""
 
 
-def book_of(pricing: Pricing, expiry_s: int, grids: Grids) -> Book:
-    """The book of a snapshot."""
-    key = pricing.encode()[:-_VERSION_BYTES] + expiry_s.to_bytes(8, "big") + grids.key
-    book = _books.get(key)
+def book_of(pricing: Pricing, number: int, expiry_s: int, grids: Grids) -> Book:
+    """The book of a snapshot; `number` is only a hint where to look first."""
+    key = expiry_s.to_bytes(8, "big") + grids.key
+    latest = _latest.get(number)
+    if latest is not None and latest.key == key and is_same(latest.pricing, pricing):
+        return latest
+    place = pricing.encode()[:-_VERSION_BYTES] + key
+    book = _books.get(place)
     if book is None:
         if len(_books) >= MAX_BOOKS:
             _books.popitem(last=False)
-        book = Book(make_expiry(expiry_market(pricing, expiry_s), grids.grid), grids.grid)
-        _books[key] = book
+        expiry = make_expiry(expiry_market(pricing, expiry_s), grids.grid)
+        book = _books[place] = Book(key, Pricing.decode(pricing.encode()), expiry, grids.grid)
     else:
-        _books.move_to_end(key)
+        _books.move_to_end(place)
+    if len(_latest) >= MAX_BOOKS:
+        _latest.clear()
+    _latest[number] = book
     return book
+
+
+def is_same(a: Pricing, b: Pricing) -> bool:
+    """Whether all values are equal; versions do not count."""
+    return (
+        a.priced_ms == b.priced_ms
+        and a.forward_uusd == b.forward_uusd
+        and a.index_uusd == b.index_uusd
+        and a.index_confidence_ppm == b.index_confidence_ppm
+        and a.forward_confidence_ppm == b.forward_confidence_ppm
+        and a.rate_ppb == b.rate_ppb
+        and a.rate_confidence_ppm == b.rate_confidence_ppm
+        and a.a_pico == b.a_pico
+        and a.b_pico == b.b_pico
+        and a.rho_pico == b.rho_pico
+        and a.m_pico == b.m_pico
+        and a.sigma_pico == b.sigma_pico
+        and a.reference_uusd == b.reference_uusd
+        and a.tau_s == b.tau_s
+        and a.vol_confidence_ppm == b.vol_confidence_ppm
+        and a.fixed_uusd == b.fixed_uusd
+        and a.live_ppb == b.live_ppb
+        and a.stable_uusd == b.stable_uusd
+    )
 
 
 def forget_sums() -> None:

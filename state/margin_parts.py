@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from state.expiry_books import Book, Held, book_of, fill_arrays
-from state.expiry_sums import ExpiryHolding
+from state.expiry_sums import ExpiryHolding, ExpirySums
 from state.fixed import BITS, ONE
 from state.keys import FEED, MARGIN, PARAMETERS_KEY, instrument_key, market_key, positions_prefix, pricing_key
 from state.leaves import Feed, Instrument, Kind, Market, Parameters, Position, Pricing, Status
@@ -194,18 +194,25 @@ class Dated:
         self.terms = terms
         """Of an option, if there is one: what tells which feeds are needed."""
         self.pricing = pricing
-        self.book: Book = book_of(pricing, terms.expiry_s, grids)
+        self.book: Book = book_of(pricing, terms.expiry, terms.expiry_s, grids)
         self.options: list[Held] = []
+        self.sums: ExpirySums | None = None
         self.future: int = 0
         self.future_buy: int = 0
         self.future_sell: int = 0
 
+    def is_summed(self) -> bool:
+        """Whether the sums of its options are remembered. Brings them into their order."""
+        if len(self.options) > 1:
+            self.options.sort()
+        self.sums = self.book.sums.get(tuple(self.options))
+        return self.sums is not None
+
     def holding(self) -> ExpiryHolding:
-        """Its arrays must be there."""
-        options = self.options
-        if len(options) > 1:
-            options.sort()
-        sums = self.book.sums_of(tuple(options))
+        """Its sums or its arrays must be there, and its options in order."""
+        sums = self.sums
+        if sums is None:
+            sums = self.book.sums_of(tuple(self.options))
         return ExpiryHolding(
             self.book.expiry, (), (), self.future, (), (), self.future_buy, self.future_sell, sums
         )
@@ -265,7 +272,9 @@ class Part:
     def full_margin(self, stable: int) -> UnderlyingMargin:
         """The general form."""
         grid = self.grids.grid
-        fill_arrays(grid, [(each.book, each.options) for each in self.dated.values()])
+        missing = [(each.book, each.options) for each in self.dated.values() if not each.is_summed()]
+        if missing:
+            fill_arrays(grid, missing)
         perps = [
             PerpHolding(size, mark, x56(feed.confidence_ppm), buy, sell)
             for feed, mark, size, buy, sell in self.perpetuals

@@ -201,7 +201,7 @@ def _scenario_pnl(holding: UnderlyingHolding, sums: Sequence[ExpirySums], offset
             before + _linear_pnl(move, linear, buys, sells)
             for before, move in zip(pnl, grid.moves, strict=True)
         ]
-    return [each * damp >> BITS for each, damp in zip(pnl, grid.damps, strict=True)]
+    return [each if damp == ONE else each * damp >> BITS for each, damp in zip(pnl, grid.damps, strict=True)]
 
 
 def _linear_pnl(move: int, held: int, buys: int, sells: int) -> int:
