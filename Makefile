@@ -1,8 +1,9 @@
 # Everything a fresh machine needs: `make run` (the main job), `make test` (all checks), `make .venv` (set-up only).
 # Options of `make run`, as in `make run DURATION=60 TAPE=trades.csv L1=anvil JSON=summary.json`:
 #   TAPE=path      a trade tape to replay; without it a seeded synthetic market
+#   CHAIN=path     a recorded option chain for the volatility surface; without it a model
 #   L1=...         embedded (default), anvil, or the URL of an L1 node
-#   DURATION=s     end by itself after this many seconds; without it the node serves until Ctrl-C
+#   DURATION=s     trade at most so many seconds, and end; without it the node serves until Ctrl-C
 #   JSON=path      write a summary of the run
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -11,7 +12,7 @@ NODE := $(shell command -v npm 2>/dev/null)
 .PHONY: run test lint unit contracts bench compiled clean
 
 run: compiled $(if $(filter anvil,$(L1)),contracts/node_modules)
-	@TAPE="$(TAPE)" L1="$(L1)" DURATION="$(DURATION)" JSON="$(JSON)" $(PY) -m tools.main_job
+	@TAPE="$(TAPE)" CHAIN="$(CHAIN)" L1="$(L1)" DURATION="$(DURATION)" JSON="$(JSON)" $(PY) -m tools.main_job
 
 test: lint unit contracts
 

@@ -17,7 +17,7 @@ from sequencer.client import NodeClient
 from state.units import SETTLEMENT_WINDOW_MS
 from tools.devnet import INDEX_HEARTBEAT_MS
 from tools.job_clock import JobClock
-from tools.job_oracle import fresh_index
+from tools.job_oracle import reported
 from tools.option_market import all_of, dated
 from tools.services import ServiceFailed
 
@@ -57,9 +57,9 @@ async def see_expiry(
     accounts: Sequence[int],
     tell: Callable[[str], None],
 ) -> Settled:
-    """Sees the nearest expiry of the underlying through; `accounts` are all that may hold it.
+    """Sees the nearest expiry of the underlying through, until what is left can be traded again.
 
-    `tell` gets what is going on. Raises ServiceFailed if there is none.
+    `accounts` are all that may hold it; `tell` gets what is going on. Raises ServiceFailed if there is none.
     """
     listed = await dated(client, underlying)
     if not listed:
@@ -68,10 +68,11 @@ async def see_expiry(
     names = {each["instrument_name"] for each in listed if each["expiration_timestamp"] == expiry_ms}
     name = min(names, key=len)
     positions = await _held(client, accounts, names)
+    stop = 0
     for stop in stops(clock(), expiry_ms):
         tell(f"{name}: L1's time travels to {_shown(stop)}")
         await clock.travel(l1, client, stop)
-        await fresh_index(client, underlying, stop)
+        await reported(client, [underlying], stop)
     tell(f"{name}: settling")
     while True:
         found = [each for each in await dated(client, underlying, True) if each["instrument_name"] in names]
@@ -79,6 +80,8 @@ async def see_expiry(
         if len(settled) == len(names) and not await _held(client, accounts, names):
             break
         await trio.sleep(LOOK_S)
+    left = [each["instrument_name"] for each in await dated(client, underlying) if each["kind"] == "future"]
+    await reported(client, left, stop)
     options = sum(each["kind"] == "option" for each in settled)
     return Settled(name, settled[0]["settlement_price"], options, positions)
 

@@ -121,6 +121,7 @@ class Display:
         if progress.settled is not None:
             settled = progress.settled
             facts.append(("settled", f"{settled.name} at {settled.price_usd:,.2f}"))
+            facts.append(("settled positions", f"{settled.positions}"))
         return facts
 
     def _panel(self) -> Panel:

@@ -91,11 +91,11 @@ def log_to(sink: Any) -> None:
     logs.configure("info", "json", sink)
 
 
-async def fresh_index(client: NodeClient, underlying: str, since_ms: int) -> None:
-    """Waits until the index has been reported at or after this time."""
+async def reported(client: NodeClient, names: Sequence[str], since_ms: int) -> None:
+    """Waits until all feeds of these names have been reported at or after this time."""
     while True:
-        (feed,) = await client.call("straddle_getFeeds", {"names": [underlying]})
-        price = feed["price"]
-        if price is not None and price["version"] and price["timestamp_ms"] >= since_ms:
+        feeds = await client.call("straddle_getFeeds", {"names": names})
+        found = [each[kind] for each in feeds for kind in ("price", "rate", "surface") if each[kind]]
+        if found and all(each["version"] and each["timestamp_ms"] >= since_ms for each in found):
             return
         await trio.sleep(0.1)

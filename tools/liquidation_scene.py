@@ -14,7 +14,7 @@ from sequencer.client import NodeClient, NodeError
 from state.actions import Bid, Order, OrderKind, PlaceOrder, Side
 from state.units import PPM, ULOTS_PER_LOT
 from tools.flow import Listed
-from tools.job_oracle import fresh_index
+from tools.job_oracle import reported
 from tools.market import MarketSpec, Trader, spec_for
 from tools.order_sender import OrderSender
 from tools.services import ServiceFailed
@@ -53,7 +53,7 @@ class LiquidationScene:
     async def run(self) -> int:
         """How many accounts were liquidated: one. Raises ServiceFailed when something is refused."""
         async with NodeClient(self._url) as client:
-            await fresh_index(client, UNDERLYING, 1)
+            await reported(client, [UNDERLYING], 1)
             await self._trade(client)
             await self._fall(client)
             await self._bid(client)
@@ -76,7 +76,7 @@ class LiquidationScene:
             price = self._prices[UNDERLYING] * (PPM - FALL_PPM) // PPM
             tick = self._market.spec.tick_uusd
             self._prices[UNDERLYING] = price // tick * tick
-            await fresh_index(client, UNDERLYING, self._sender.clock())
+            await reported(client, [UNDERLYING], self._sender.clock())
 
     async def _is_healthy(self, client: NodeClient) -> bool:
         account = await client.call("straddle_getAccount", {"account": self._victim.account})

@@ -37,7 +37,7 @@ from tools.expiry_scene import see_expiry
 from tools.flow import Flow, Listed
 from tools.job_clock import JobClock
 from tools.job_display import Display, Progress
-from tools.job_oracle import MarketSource, Publishers, fresh_index, log_to
+from tools.job_oracle import MarketSource, Publishers, log_to, reported
 from tools.job_settings import Settings
 from tools.job_settlement import Settlement, held, within
 from tools.liquidation_scene import LiquidationScene, sliding_market
@@ -156,7 +156,7 @@ class Job:
         """Lists options, funds everybody, and waits until there is something to trade."""
         with within(START_TIMEOUT_S, self.progress):
             self.progress.stage = f"listing a future and options on {self._underlying}"
-            await fresh_index(client, self._underlying, 1)
+            await reported(client, [self._underlying], 1)
             spec = self._specs[self._underlying]
             await devnet.list_options(spec, self._prices[self._underlying])
             self.progress.stage = f"depositing for {len(cast.everybody)} traders"
