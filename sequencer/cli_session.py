@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sequencer.signing import SecretKey
 
 NOT_A_METHOD = -32601
+FAR_AHEAD_S = 30
+"""Clocks that differ by less are said to agree."""
 
 
 class Node:
@@ -113,6 +115,15 @@ def names_of(instruments: Sequence[dict[str, Any]]) -> Callable[[int], str]:
     return {each["instrument_id"]: str(each["instrument_name"]) for each in instruments}.__getitem__
 
 
+async def deadline_of(node: Node, seconds: int) -> int:
+    """That many seconds from now: by the node's clock where it is far ahead, which is said, else by ours."""
+    now_s, node_s = int(time.time()), await node.call("public/get_time") // 1_000
+    if node_s - now_s <= FAR_AHEAD_S:
+        return now_s + seconds
+    note(f"the node's clock is {node_s - now_s} s ahead of this machine's, as on a chain whose time travels")
+    return int(node_s) + seconds
+
+
 async def sign_and_send(
     node: Node,
     options: Signing,
@@ -138,7 +149,7 @@ async def sign_and_send(
     action = make(
         account=account,
         nonce=nonce,
-        deadline_s=int(time.time()) + options.deadline_s,
+        deadline_s=await deadline_of(node, options.deadline_s),
         max_fee_uusd=options.max_fee_uusd or 0,
     )
     if options.max_fee_uusd is None:
