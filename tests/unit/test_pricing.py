@@ -193,10 +193,10 @@ def test_every_step_of_an_update_executes_from_its_witness() -> None:
     recorded.end()
     exchange.send(transaction)
     assert witnessed.store.leaves == exchange.leaves()
-    assert witnessed.tasks == {Task.NONE, Task.FEEDS, Task.PRICINGS}
+    assert witnessed.tasks == {Task.NONE, Task.FEEDS, Task.PRICINGS, Task.TRIGGERS}
     # Begin, switches, what is due, end; the envelope; three prices, a rate, a surface; then C1 with its three
-    # expiries, the expiry by its own name, the perpetual.
-    assert witnessed.steps == 4 + 1 + 5 + 3 + 1 + 1
+    # expiries, the expiry by its own name, the perpetual. After each feed and expiry one looks for triggers.
+    assert witnessed.steps == 4 + 1 + 2 * (5 + 3 + 1) + 1
 
 
 # Marks
