@@ -148,7 +148,7 @@ class Job:
             summary = await Settlement(devnet, client, sender, self.progress).run(cast.takers[0])
             self._report(summary)
             if self.settings.duration_s is None:
-                await self._serve()
+                await self._serve(devnet.l1_url)
             nursery.cancel_scope.cancel()
         return summary
 
@@ -253,9 +253,9 @@ class Job:
             self.progress.l1_spent_wei = balance_wei - await devnet.client.balance(poster)
             await trio.sleep(1)
 
-    async def _serve(self) -> None:
+    async def _serve(self, l1_url: str) -> None:
         """The desk quotes what is left, so that there is something to trade by hand."""
-        self.progress.stage = f"done; serving at {self._url} until Ctrl-C"
+        self.progress.stage = f"done; serving at {self._url}, L1 at {l1_url}, until Ctrl-C"
         assert self.progress.desk is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.progress.desk.run)

@@ -89,6 +89,8 @@ def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) ->
         ("DURATION", "soon", "expected a number of seconds"),
         ("TAPE", "no-such-file.csv", "there is no such file"),
         ("TAPE", "Makefile", "columns; expected Binance trades"),
+        ("CHAIN", "no-such-file.csv", "there is no such file"),
+        ("CHAIN", "Makefile", "Makefile: not an option chain"),
     ],
 )
 def test_a_wrong_option_is_named(option: str, value: str, says: str) -> None:
