@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from l1_bridge import deploy
-from l1_bridge.keys import DEVNET_CHAIN_IDS
+from l1_bridge.keys import DEVNET_CHAIN_IDS, devnet_signer
 from sequencer.cli_keys import unlock
 from sequencer.cli_l1 import L1, open_l1
 from sequencer.cli_output import Steps, note
@@ -20,6 +20,8 @@ from sequencer.cli_units import show_dollars
 from sequencer.client import NodeUnreachable
 
 POLL_S = 0.5
+GIVER = 9
+"""The development account that nothing else uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ async def _accounts(node: Node, owner: bytes) -> list[int]:
 
 async def _send(asked: Deposit, l1: L1, key: Any, owner: bytes) -> tuple[int, bytes]:
     """The inbox message's index and the transaction's hash."""
+    if asked.mint:
+        await _give_ether(l1, key.address)
     sender = await l1.sender(key)
     info, amount = l1.info, asked.amount_uusd
     into = f"account {asked.account}" if asked.account else f"a new account of 0x{owner.hex()}"
@@ -100,9 +104,6 @@ async def _send(asked: Deposit, l1: L1, key: Any, owner: bytes) -> tuple[int, by
     )
     with Steps() as steps:
         if asked.mint:
-            chain_id = await l1.client.chain_id()
-            if chain_id not in DEVNET_CHAIN_IDS:
-                raise CliError(f"--mint: chain {chain_id} is not a devnet")
             steps.wait("test dollars")
             await deploy.mint_test_dollars(sender, info.token, key.address, amount)
         has = await l1.balance_uusd(key.address)
@@ -112,6 +113,16 @@ async def _send(asked: Deposit, l1: L1, key: Any, owner: bytes) -> tuple[int, by
         index, receipt = await deploy.deposit(sender, info.vault, info.token, amount, asked.account, owner)
         steps.done(f"deposit is on L1 in block {receipt.block_number}, as message {index}")
     return index, receipt.transaction_hash
+
+
+async def _give_ether(l1: L1, address: bytes) -> None:
+    """One ether from a development account, if there is none. Raises CliError where that is no devnet."""
+    chain_id = await l1.client.chain_id()
+    if chain_id not in DEVNET_CHAIN_IDS:
+        raise CliError(f"--mint: chain {chain_id} is not a devnet")
+    if not await l1.client.balance(address):
+        note(f"giving 0x{address.hex()} an ether of the devnet's for gas")
+        await deploy.Sender(l1.client, devnet_signer(GIVER)).send(address, b"", 10**18)
 
 
 async def _until_read(node: Node, index: int) -> None:

@@ -39,7 +39,7 @@ def deposit(
         typer.Option("--owner", parser=address, metavar="ADDRESS", help="Of a new account. Default: you."),
     ] = None,
     mint: Annotated[
-        bool, typer.Option("--mint", help="On a devnet: first make that many worthless dollars.")
+        bool, typer.Option("--mint", help="On a devnet: first make that many dollars, and get ether.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until the node has credited it.")
