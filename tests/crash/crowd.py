@@ -72,6 +72,12 @@ class Crowd:
         self._sender = OrderSender(self._domain, wall_clock_ms)
         self._sender.learn({MARKET: SPEC.instrument})
 
+    async def heard(self, receipts: int) -> None:
+        """Waits until more receipts than this have come, however slow the machine is."""
+        with trio.fail_after(120):
+            while len(self.receipts) <= receipts:
+                await trio.sleep(0.1)
+
     async def trade(self) -> None:
         """Sends orders until the node goes away."""
         try:

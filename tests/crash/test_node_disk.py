@@ -126,6 +126,7 @@ async def stops_when(place: Place, home: Home, crowd: Crowd, reasons: tuple[str,
     async with trio.open_nursery() as nursery:
         nursery.start_soon(crowd.trade)
         await trio.sleep(TRADE_S)
+        await crowd.heard(20)
         run("mount", *mount, home.data)
         line = await home.failure(process)
     assert str(home.data) in line
