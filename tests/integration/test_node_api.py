@@ -209,7 +209,7 @@ async def test_quotes_and_simulations_change_nothing(node: Running, traders: lis
     simulated = await node.call("straddle_simulate", transaction=transaction)
     assert simulated["executed"] is True
     assert simulated["margin_before"]["initial_uusd"] == 0
-    assert simulated["margin_after"]["initial_uusd"] == 6_000 * USD
+    assert simulated["margin_after"]["initial_uusd"] == 13_200 * USD  # 22 %
     assert await node.call("straddle_getAccount", account=alice.account) == before
     receipt = await node.send(transaction)
     assert receipt["fee"]["inclusion_uusd"] == simulated["fee_uusd"]
