@@ -23,7 +23,7 @@ lint: .venv
 
 unit: compiled $(if $(NODE),contracts/node_modules)
 	$(PY) -m pytest
-	STRADDLE_PURE=1 $(PY) -m pytest -q tests/vectors tests/property tests/unit/test_transition_steps.py
+	STRADDLE_PURE=1 $(PY) -m pytest -q tests/vectors tests/property/test_transition_total.py
 ifndef NODE
 	@echo "SKIPPED without Node: tests on anvil"
 endif

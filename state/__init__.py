@@ -3,7 +3,7 @@
 `python -m tools.compile_state` compiles the hot modules with mypyc into `state/_compiled`. They are taken
 from there when the sources are still those that were compiled, byte for byte; otherwise, and where nobody
 compiled anything, the same modules run as Python. `STRADDLE_PURE=1` asks for Python. The two give the same
-results: the tests run on the compiled form, the golden vectors and the properties on both.
+results: the tests run on the compiled form, the golden vectors and random traffic on both.
 """
 
 import os as _os
