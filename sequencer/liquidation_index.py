@@ -10,6 +10,9 @@ and above, in a heap for each; only those that a new price has passed are looked
 What the bound leaves out, volatility, time and other margin parameters, is why an account is also looked at
 again after a while: the nearer it is the sooner, between MIN_WAIT_MS and MAX_WAIT_MS.
 
+Blocks change the cash of everybody who sends anything, by a fee. So of the margin a share is set aside: until
+cash has fallen by that much, an account whose positions are the same need not be looked at.
+
 Accounts in auction are looked at after every oracle update and every MIN_WAIT_MS; they are few. Who holds
 what is remembered as accounts are looked at, so that counterparties of deleveraging are found.
 
@@ -31,13 +34,15 @@ from state.actions import OracleUpdate
 from state.deleverage import is_last_resort
 from state.leaves import Account, Auction, Feed, Instrument, Market, Pricing
 from state.liquidation import kind_of
-from state.seizure import health, holdings
+from state.seizure import Holding, health, holdings
 from state.units import PPM, ULOTS_PER_LOT
 from state.view import StateView
 
 SENSITIVITY = 3
 MIN_WAIT_MS = 1_000
 MAX_WAIT_MS = 600_000
+CASH_SHARE = 16
+"""Of maintenance margin one part is set aside for cash that goes."""
 WAIT_MS_PER_PPM = 4
 """Of distance: an account that a move of 1 % may bring down is looked at again after 40 s."""
 SLICE = 256
@@ -72,6 +77,8 @@ class LiquidationIndex:
         self._pending: dict[int, None] = {}
         self._loading = range(0)
         self._versions: dict[int, int] = {}
+        self._floors: dict[int, int] = {}
+        """Cash down to which those who wait, or hold nothing, need not be looked at."""
         self._below: dict[bytes, list[tuple[int, int, int]]] = {}
         self._above: dict[bytes, list[tuple[int, int, int]]] = {}
         self._waiting: list[tuple[int, int, int]] = []
@@ -82,8 +89,24 @@ class LiquidationIndex:
 
     def executed(self, block: ExecutedBlock) -> None:
         """A block was executed: notes whom it has changed, or may have brought down."""
-        self._pending.update(dict.fromkeys(block.result.accounts))
-        if block.result.life or any(type(each.payload) is OracleUpdate for each in block.transactions):
+        result = block.result
+        for account in result.accounts:
+            floor = self._floors.get(account)
+            if floor is not None:
+                leaf: Account = self._view.get(keys.account_key(account))
+                if leaf.cash_uusd >= floor:
+                    continue
+            self._pending[account] = None
+        for trade in result.trades:
+            self._pending[trade.maker_account] = None
+            self._pending[trade.taker_account] = None
+        for settled in result.life:
+            self._pending[settled.account] = None
+        for each in result.results:
+            for event in each.liquidations:
+                self._pending[event.account] = None
+                self._pending[event.other] = None
+        if result.life or any(type(each.payload) is OracleUpdate for each in block.transactions):
             self._prices_changed()
 
     def look(self, now_ms: int) -> bool:
@@ -123,6 +146,7 @@ class LiquidationIndex:
         self.looks += 1
         self.todo.pop(account, None)
         self.picks.pop(account, None)
+        self._floors.pop(account, None)
         version = self._versions.pop(account, 0) + 1
         view = self._view
         leaf: Account | None = view.get(keys.account_key(account))
@@ -132,6 +156,7 @@ class LiquidationIndex:
         held = holdings(view, account)
         self._remember(account, tuple(holding.market for holding in held))
         if not held and leaf.cash_uusd >= 0 and auction is None:
+            self._floors[account] = 0
             return
         standing = health(view, account, leaf.cash_uusd)
         if auction is not None and (standing.buffer_uusd >= 0 or (not held and self._can_pay())):
@@ -145,7 +170,9 @@ class LiquidationIndex:
                 self._versions[account] = version
                 heappush(self._waiting, (now_ms + MIN_WAIT_MS, account, version))
         else:
-            self._wait(account, version, standing.maintenance_uusd, now_ms)
+            self._wait(account, version, held, standing.maintenance_uusd, now_ms)
+            if auction is None:
+                self._floors[account] = leaf.cash_uusd - standing.maintenance_uusd // CASH_SHARE
 
     def _remember(self, account: int, markets: tuple[int, ...]) -> None:
         """Who holds what."""
@@ -167,17 +194,20 @@ class LiquidationIndex:
     def _can_pay(self) -> bool:
         return bool(self._view.get(keys.SYSTEM_KEY).insurance_uusd > 0)
 
-    def _wait(self, account: int, version: int, maintenance_uusd: int, now_ms: int) -> None:
+    def _wait(
+        self, account: int, version: int, held: list[Holding], maintenance_uusd: int, now_ms: int
+    ) -> None:
         exposure = 0
         prices: dict[bytes, int] = {}
-        for holding in holdings(self._view, account):
+        for holding in held:
             sources = sources_of(self._view, holding.market)
             prices.update(sources)
             exposure += abs(holding.size_ulots) * max(sources.values()) // ULOTS_PER_LOT
         if not exposure:
             return
         self._versions[account] = version
-        distance_ppm = maintenance_uusd * PPM // (SENSITIVITY * exposure)
+        spare_uusd = maintenance_uusd - maintenance_uusd // CASH_SHARE
+        distance_ppm = spare_uusd * PPM // (SENSITIVITY * exposure)
         for key, price in prices.items():
             reach = price * distance_ppm // PPM
             self._above.setdefault(key, [])
