@@ -31,6 +31,8 @@ from state.store import Store
 from state.store_records import JournalRoot, StoredBatch, StoredBlock
 from state.tree import Tree
 
+PART_LEAVES = 1_024
+"""Given to the tree in one go: it holds the interpreter meanwhile, some ten milliseconds."""
 BOOKS = "books"
 """Name under which a checkpoint keeps the running sums."""
 
@@ -47,6 +49,13 @@ def stored_batch(closed: ClosedBatch, root: bytes) -> StoredBatch:
     return StoredBatch(
         closed.number, closed.first_block, closed.last_block, closed.last_block_hash, root, closed.data
     )
+
+
+def update_in_parts(tree: Tree, changes: Changes) -> None:
+    """`tree.update`, with chances for other threads to run. Neighbours stay together, they share branches."""
+    ordered = sorted(changes)
+    for start in range(0, len(ordered), PART_LEAVES):
+        tree.update({key: changes[key] for key in ordered[start : start + PART_LEAVES]})
 
 
 class Committer:
@@ -153,12 +162,13 @@ class Committer:
 
     def _update(self, changes: Changes) -> None:
         with self._trees.lock:
-            self._trees.tree.update(changes)
+            update_in_parts(self._trees.tree, changes)
 
     def _commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
         batch = closed.batch
         tree = self._trees.tree
-        root = tree.update(batch.changes[-1])
+        update_in_parts(tree, batch.changes[-1])
+        root = tree.root
         self._store.append_root(JournalRoot(batch.number, root))
         try:
             self._books.take(batch.dirty())

@@ -33,14 +33,12 @@ from state.errors import RejectCode, Rejected
 DRAIN_LOOK_S = 0.005
 IDLE_LOOK_S = 1.0
 """At the latest after this long the executor looks whether something fell due."""
-_DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
-_DUE_PREFIX = bytes([keys.DUE])
-
-
-SLICE_S = 0.2
-"""Between two slices of an open batch's changes to the tree."""
+SLICE_S = 0.3
+"""Between two slices of an open batch's changes to the tree: what changes twice is hashed once."""
 COST_REPORTS_WAIT_S = 43_200
 """Half of the usual forced delay, so that an idle rollup still reads its queue and posts in time."""
+_DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
+_DUE_PREFIX = bytes([keys.DUE])
 
 
 class Inbox:

@@ -19,6 +19,7 @@ from state.errors import RejectCode, Rejected
 from state.keys import PARAMETERS_KEY, account_key
 from state.leaves import Account, Feed, Parameters
 from state.margin_parts import (
+    EXACTLY,
     NO_CHANGES,
     Change,
     Changes,
@@ -88,29 +89,32 @@ class HeldMargin(NamedTuple):
 def requirement(view: StateView, account: int, cash_uusd: int, changes: Changes) -> tuple[int, int]:
     """(equity, initial requirement) of `account` if it had this cash and these changes, its open orders
     counted as filled where that is worse."""
-    found = _measure(view, account, changes, True)
+    found = _measure(view, account, changes, True, EXACTLY)
     return cash_uusd + found.equity_uusd, found.initial_uusd
 
 
 def held_margin(view: StateView, account: int, cash_uusd: int, changes: Changes) -> HeldMargin:
     """Of `account` if it had this cash, these changes, and no open orders."""
-    found = _measure(view, account, changes, False)
+    found = _measure(view, account, changes, False, EXACTLY)
     return HeldMargin(cash_uusd + found.equity_uusd, found.initial_uusd, found.maintenance_uusd)
 
 
-def _measure(view: StateView, account: int, changes: Changes, with_orders: bool) -> Measure:
+def _measure(view: StateView, account: int, changes: Changes, with_orders: bool, cash_uusd: int) -> Measure:
+    """As `perpetual_measure` where `cash_uusd` is concerned."""
     MARGIN_CHECKS.number += 1
-    found = perpetual_measure(view, account, changes, with_orders, _NEVER_MS)
+    found = perpetual_measure(view, account, changes, with_orders, _NEVER_MS, cash_uusd)
     if found is not None:
         return found
     settling, parts = parts_of(view, account, changes, with_orders)
     return measure(view, parts, settling, with_orders)
 
 
-def _fresh_measure(view: StateView, block: BlockContext, account: int, changes: Changes) -> Measure:
-    """With open orders. Raises Rejected unless all feeds are fresh that it rests on."""
+def _fresh_measure(
+    view: StateView, block: BlockContext, account: int, changes: Changes, cash_uusd: int
+) -> Measure:
+    """`_measure` with open orders. Raises Rejected unless all feeds are fresh that it rests on."""
     MARGIN_CHECKS.number += 1
-    found = perpetual_measure(view, account, changes, True, block.timestamp_ms)
+    found = perpetual_measure(view, account, changes, True, block.timestamp_ms, cash_uusd)
     if found is not None and found.fresh:
         return found
     settling, parts = parts_of(view, account, changes, True)
@@ -140,9 +144,9 @@ def demand_placeable(
     """
     changes = {market: change}
     if raises:
-        found = _fresh_measure(view, block, account, changes)
+        found = _fresh_measure(view, block, account, changes, cash_uusd)
     else:
-        found = _measure(view, account, changes, True)
+        found = _measure(view, account, changes, True, cash_uusd)
     equity, initial = cash_uusd + found.equity_uusd, found.initial_uusd
     if equity >= initial:
         return
@@ -158,8 +162,8 @@ def carries(view: StateView, account: int, cash_uusd: int, changes: Changes, cas
     It has initial margin then; or what its positions alone require initially is no more than now, and they
     leave maintenance margin, or no less above it than now.
     """
-    equity, initial = requirement(view, account, cash_uusd, changes)
-    if equity >= initial:
+    found = _measure(view, account, changes, True, cash_uusd)
+    if cash_uusd + found.equity_uusd >= found.initial_uusd:
         return True
     now = held_margin(view, account, cash_now_uusd, NO_CHANGES)
     then = held_margin(view, account, cash_uusd, changes)
@@ -174,7 +178,7 @@ def withdrawable_uusd(view: StateView, block: BlockContext, account: int, cash_u
 
     Raises Rejected when that rests on a feed that is not fresh.
     """
-    found = _fresh_measure(view, block, account, NO_CHANGES)
+    found = _fresh_measure(view, block, account, NO_CHANGES, EXACTLY)
     return max(0, min(cash_uusd, cash_uusd + found.equity_uusd - found.initial_uusd))
 
 

@@ -7,8 +7,7 @@ and the worst scenario of a perpetual is that of the largest damped move, so eve
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from state.expiry_books import Book, Held, book_of, fill_arrays
 from state.expiry_sums import ExpiryHolding, ExpirySums
@@ -47,16 +46,24 @@ _CALL: Final = int(Kind.CALL)
 _UNIT: Final = ULOTS_PER_LOT << BITS
 """Grains in a uusd."""
 _FINE_UNIT: Final = _UNIT << BITS
+_ROUNDED_UUSD: Final = 4
+"""More than what rounding adds to a perpetual's requirement."""
+EXACTLY: Final = -(2**63)
+"""No cash, of which nothing is covered."""
+_KEYS_KEPT: Final = 65_536
 
 
-class Measure(NamedTuple):
+class Measure:
     """Of an account without its cash, in uusd. Maintenance is 0 where open orders are counted."""
 
-    equity_uusd: int
-    initial_uusd: int
-    maintenance_uusd: int
-    fresh: bool
-    """Whether all feeds are fresh that it rests on; False also where that was not looked at."""
+    __slots__ = ("equity_uusd", "fresh", "initial_uusd", "maintenance_uusd")
+
+    def __init__(self, equity_uusd: int, initial_uusd: int, maintenance_uusd: int, fresh: bool) -> None:
+        self.equity_uusd = equity_uusd
+        self.initial_uusd = initial_uusd
+        self.maintenance_uusd = maintenance_uusd
+        self.fresh = fresh
+        """Whether all feeds are fresh that it rests on; False also where that was not looked at."""
 
 
 def x56(ppm: int) -> int:
@@ -113,17 +120,25 @@ def linear_maintenance(grids: Grids, spot: int, held: int, size: int) -> int:
 
 
 def perpetual_measure(
-    view: StateView, account: int, changes: Changes, with_orders: bool, now_ms: int
+    view: StateView,
+    account: int,
+    changes: Changes,
+    with_orders: bool,
+    now_ms: int,
+    cash_uusd: int = EXACTLY,
 ) -> Measure | None:
     """The measure of an account that has perpetuals alone, one for each underlying; None for any other.
 
-    Feeds are judged fresh at `now_ms`.
+    Feeds are judged fresh at `now_ms`. Where `cash_uusd` covers even a bound of the initial requirement,
+    `initial_uusd` is that bound: the answer is the same, and nearly all who trade are answered so.
     """
+    rough = with_orders and cash_uusd > EXACTLY
     get = view.get
     stable = stable_price(view)
+    rough = rough and stable >= ONE
     parameters: Parameters = get(PARAMETERS_KEY)
     max_age_ms = parameters.oracle_max_age_ms
-    equity = initial = maintenance = 0
+    equity = initial = maintenance = bound = 0
     until_ms = now_ms
     backing: Feed | None = get(STABLE_KEY)
     if backing is not None and backing.version:
@@ -180,10 +195,19 @@ def perpetual_measure(
         grids = DEFAULT_GRIDS
         if get(_MARGIN + terms.underlying) is not None:
             grids = grids_of(view, terms.underlying)
-        spot, held = index.value_uusd, size * mark
+        spot = index.value_uusd
+        if rough and confidence_ppm >= grids.threshold_ppm:
+            bound += widest * (mark if mark > spot else spot) * grids.initial_ppm
+            continue
+        rough = False
+        held = size * mark
         initial += linear_initial(grids, spot, held, buy * mark, sell * mark, widest, confidence_ppm, stable)
         if not with_orders:
             maintenance += linear_maintenance(grids, spot, held, widest)
+    if bound:
+        initial = bound // (PPM * ULOTS_PER_LOT) + _ROUNDED_UUSD * (len(seen) + 1)
+        if not rough or cash_uusd + equity < initial:
+            return perpetual_measure(view, account, changes, with_orders, now_ms)
     return Measure(equity, initial, maintenance, until_ms >= now_ms)
 
 
@@ -339,11 +363,18 @@ def _add(
     return 0
 
 
-@lru_cache(4_096)
+_keys: Final[dict[bytes, tuple[int, bytes, bytes]]] = {}
+
+
 def _keys_of(number: bytes) -> tuple[int, bytes, bytes]:
     """The market whose number stands in a position's key, and keys of its instrument and market."""
-    market = int.from_bytes(number, "big")
-    return market, instrument_key(market), market_key(market)
+    found = _keys.get(number)
+    if found is None:
+        if len(_keys) >= _KEYS_KEPT:
+            _keys.clear()
+        market = int.from_bytes(number, "big")
+        found = _keys[number] = market, instrument_key(market), market_key(market)
+    return found
 
 
 def measure(view: StateView, parts: list[Part], settling: int, with_orders: bool) -> Measure:
