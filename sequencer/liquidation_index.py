@@ -45,7 +45,7 @@ CASH_SHARE = 16
 """Of maintenance margin one part is set aside for cash that goes."""
 WAIT_MS_PER_PPM = 4
 """Of distance: an account that a move of 1 % may bring down is looked at again after 40 s."""
-SLICE = 256
+SLICE = 64
 """Accounts looked at in one go."""
 MAX_AUCTIONS = 4_096
 
@@ -87,8 +87,12 @@ class LiquidationIndex:
         """All accounts below this number are to be looked at, once."""
         self._loading = range(1, next_account)
 
-    def executed(self, block: ExecutedBlock) -> None:
-        """A block was executed: notes whom it has changed, or may have brought down."""
+    def executed(self, block: ExecutedBlock) -> bool:
+        """A block was executed: notes whom it has changed, or may have brought down.
+
+        Whether looking is urgent. After trades alone it is not: both sides are left with maintenance margin, or
+        no less above it than before.
+        """
         result = block.result
         for account in result.accounts:
             floor = self._floors.get(account)
@@ -102,12 +106,14 @@ class LiquidationIndex:
             self._pending[trade.taker_account] = None
         for settled in result.life:
             self._pending[settled.account] = None
-        for each in result.results:
-            for event in each.liquidations:
-                self._pending[event.account] = None
-                self._pending[event.other] = None
+        steps = [event for each in result.results for event in each.liquidations]
+        for event in steps:
+            self._pending[event.account] = None
+            self._pending[event.other] = None
         if result.life or any(type(each.payload) is OracleUpdate for each in block.transactions):
             self._prices_changed()
+            return True
+        return bool(steps)
 
     def look(self, now_ms: int) -> bool:
         """Looks at some accounts; whether there are more."""

@@ -14,7 +14,7 @@ from sequencer.liquidation_log import Blocks, LiquidationLog, Values
 from sequencer.machine import ExecutedBlock, Machine
 
 LOOK_S = 1.0
-"""At the latest after this long, accounts whose time has come are looked at."""
+"""At the latest after this long, accounts that have traded, or whose time has come, are looked at."""
 SAVE_S = 1.0
 """Between two writings of the log."""
 
@@ -32,9 +32,9 @@ class Liquidations:
 
     def sealed(self, block: ExecutedBlock) -> None:
         """A block is durable."""
-        self.index.executed(block)
         self.log.sealed(block.result.header.number, block.result.results)
-        self._wake.set()
+        if self.index.executed(block):
+            self._wake.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Raises StoreError."""

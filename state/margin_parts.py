@@ -3,6 +3,8 @@
 `perpetual_measure` is for accounts of perpetuals, one for each underlying: nearly all orders come from them,
 and the worst scenario of a perpetual is that of the largest damped move, so everything is a few products.
 `parts_of` and `measure` are for all others. Both give what `portfolio` gives (iMARGIN_020).
+
+- iMARGIN_023 Whether given cash covers a requirement is the same by the bound as by the requirement.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sequencer.checking import Checker, Params, Task
 from sequencer.config import BatchesSection, BlocksSection
 from sequencer.conservation import Books, ConservationError
 from sequencer.errors import ErrorCode, RpcError
-from sequencer.executor import Executor, Inbox
+from sequencer.executor import SLICE_S, Executor, Inbox
 from sequencer.ingress import MAX_UNREAD_BYTES, Ingress, Unread
 from sequencer.jsonrpc import Deferred
 from sequencer.machine import Changes, ClosedBatch, ExecutedBlock, Machine
@@ -403,7 +403,7 @@ async def test_a_batch_gives_all_its_changes_whole_or_in_slices(
         bench.takes_slices = takes_slices
         for _ in range(4):
             bench.buy()
-            await trio.sleep(0.3)
+            await trio.sleep(1.5 * SLICE_S)
         bench.executor.close_now()
         await trio.sleep(0.1)
         (batch,) = bench.closed

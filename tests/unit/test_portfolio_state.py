@@ -18,6 +18,7 @@ from state.keys import account_key, instrument_key, market_key, position_key, pr
 from state.leaves import Account, Instrument, Kind, MarginTerms, Market, Position, Pricing
 from state.margin import NO_CHANGES, Change, held_margin, margin, requirement
 from state.margin_defaults import DEFAULTS_PPM, REGULAR_MOVES_PPM, default_parameters
+from state.margin_parts import perpetual_measure
 from state.margin_terms import check_margin_terms, parameters_of
 from state.portfolio import PerpHolding, UnderlyingHolding, portfolio_margin
 from state.pricing import expiry_market, settlement_uusd
@@ -126,6 +127,23 @@ def test_imargin_020_perpetuals_have_a_closed_form(options: Exchange) -> None:
         book = random_book(rng, [1, 2], rng.randint(1, 2))
         equity, initial = requirement(options.view, 4, 0, book)
         assert (equity, initial) == definition(options, book)
+
+
+def test_imargin_023_a_bound_that_cash_covers_never_lies(options: Exchange) -> None:
+    rng = random.Random(23)
+    bounds = 0
+    for _ in range(2_000):
+        book = random_book(rng, [1, 2], rng.randint(1, 2))
+        equity, initial = requirement(options.view, 4, 0, book)
+        needed = initial - equity
+        for cash in (needed - 1, needed, needed + rng.randint(1, 10), needed + rng.randint(0, 10_000 * USD)):
+            found = perpetual_measure(options.view, 4, book, True, 0, cash)
+            assert found is not None
+            assert found.equity_uusd == equity
+            assert (cash + equity >= found.initial_uusd) == (cash >= needed)
+            assert found.initial_uusd >= initial
+            bounds += found.initial_uusd > initial
+    assert bounds > 1_000
 
 
 def fills(book: Book) -> list[Book]:
