@@ -22,7 +22,7 @@ lint: .venv
 	$(PY) -m mypy
 
 unit: compiled $(if $(NODE),contracts/node_modules)
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 	STRADDLE_PURE=1 $(PY) -m pytest -q tests/vectors tests/property/test_transition_total.py
 ifndef NODE
 	@echo "SKIPPED without Node: tests on anvil"

@@ -90,8 +90,8 @@ class LiquidationIndex:
     def executed(self, block: ExecutedBlock) -> bool:
         """A block was executed: notes whom it has changed, or may have brought down.
 
-        Whether looking is urgent. After trades alone it is not: both sides are left with maintenance margin, or
-        no less above it than before.
+        Whether looking is urgent. After trades alone it is not: they leave both sides with maintenance
+        margin, or no less above it than before.
         """
         result = block.result
         for account in result.accounts:

@@ -60,7 +60,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
         if rate and idle and next_request < len(requests):
             wait = max(begin + next_request / rate - time.perf_counter(), 0)
         for fd, _ in poll.poll(wait):
-            data = buffers.pop(fd, b"") + sockets[fd].recv(1 << 20)
+            data = buffers.pop(fd, b"") + sockets[fd].recv(1 << 16)
             if not data:
                 raise ConnectionError("the server closed a connection")
             body = _body(data)

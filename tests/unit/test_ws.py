@@ -162,6 +162,14 @@ async def test_origin_allowed() -> None:
         (masked(Opcode.TEXT, b"x" * 1500, fin=False) + masked(Opcode.CONT, b"y" * 501), 1009),
         (b"\x81\xff" + b"\x7f" + b"\xff" * 7, 1009),
     ],
+    ids=(
+        "unmasked",
+        "reserved bits",
+        "nothing to continue",
+        "too long",
+        "too long in parts",
+        "a length too far",
+    ),
 )
 async def test_protocol_errors_close_with_a_code(sent: bytes, code: int) -> None:
     async with running(ServerLimits(max_body_bytes=2000)) as node:
