@@ -2,10 +2,9 @@
 
 One batch at a time, in a worker thread: the tree takes the changed leaves, the root goes into the journal,
 the money is counted, accounts' history is made, and one atomic write moves the database to the end of the
-batch. Blocks of the next
-batch are executed and sealed meanwhile; the cache keeps the changed leaves in memory until the database
-has them. While a batch is open the tree takes slices of its changes already, because the whole of them at
-once would keep the event loop waiting for the interpreter.
+batch. Blocks of the next batch are executed and sealed meanwhile; the cache keeps the changed leaves in
+memory until the database has them. While a batch is open the tree takes slices of its changes already, and
+history its blocks so far, because all at once would keep the event loop waiting for the interpreter.
 
 - iCOMMIT_001 Money is conserved: over all accounts, cash and position cost, and the pots, add up to the
   collateral. A batch that fails this is not checkpointed, and the node stops.
@@ -163,6 +162,7 @@ class Committer:
     def _update(self, changes: Changes) -> None:
         with self._trees.lock:
             update_in_parts(self._trees.tree, changes)
+        self._history.prepare()
 
     def _commit(self, closed: Closed, blocks: Sequence[StoredBlock]) -> StoredBatch:
         batch = closed.batch

@@ -33,7 +33,7 @@ from state.errors import RejectCode, Rejected
 DRAIN_LOOK_S = 0.005
 IDLE_LOOK_S = 1.0
 """At the latest after this long the executor looks whether something fell due."""
-SLICE_S = 0.3
+SLICE_S = 0.2
 """Between two slices of an open batch's changes to the tree: what changes twice is hashed once."""
 COST_REPORTS_WAIT_S = 43_200
 """Half of the usual forced delay, so that an idle rollup still reads its queue and posts in time."""
