@@ -74,6 +74,19 @@ def test_the_pure_core_has_no_float_and_no_true_division() -> None:
                 assert node.id != "float", f"{where}: float"
 
 
+def test_leaves_are_imported_through_their_door() -> None:
+    """`state.leaves` makes all leaves ready to encode: one imported past it would not be."""
+    for path in [path for folder in sorted(OURS) for path in sources(folder)]:
+        if path.parent.name == "state" and path.name.startswith("leaves"):
+            continue
+        past = [
+            name
+            for name in imports(ast.parse(path.read_text(), str(path)))
+            if name.startswith("state.leaves_")
+        ]
+        assert not past, f"{path.relative_to(ROOT)} imports {past}"
+
+
 def test_only_the_agreed_folders_stand_at_the_top() -> None:
     allowed = {"sequencer", "state", "l1_bridge", "tests", "contracts", "tools"}
     local = {"build", "dist", "data"}
