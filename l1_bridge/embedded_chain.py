@@ -21,8 +21,9 @@ from eth_utils.exceptions import ValidationError
 
 from l1_bridge.blobs import BLOB_TYPE, GAS_PER_BLOB
 from l1_bridge.client import from_hex, quantity, to_hex
-from l1_bridge.keys import DEVNET_KEYS, address_of
+from l1_bridge.keys import DEVNET_KEYS
 from state.hashing import keccak
+from state.signatures import address_of
 
 CHAIN_ID = 131277322940537
 """eth-tester's own; nothing else uses it."""

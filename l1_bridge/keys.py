@@ -15,7 +15,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from l1_bridge.recursion import restore_recursion_limit
-from state.eip712 import address_of as address_of
+from state.signatures import address_of
 
 restore_recursion_limit()
 

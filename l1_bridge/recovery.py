@@ -17,8 +17,9 @@ from typing import NamedTuple, TypeAlias
 from l1_bridge.batch import DecodedBatch, decode_batch
 from l1_bridge.workers import worker_process
 from state.actions import OracleUpdate, Payload, Transaction
-from state.eip712 import Domain, recover, report_digest, signature_pairs, transaction_hash, update_hash
+from state.eip712 import Domain, report_digest, signature_pairs, transaction_hash, update_hash
 from state.hashing import keccak
+from state.signatures import recover
 
 NO_NAME = keccak(b"")
 PARTS = 16

@@ -14,10 +14,11 @@ from sequencer.receipts import hex_of
 from sequencer.report_pool import Evidence, Taken
 from state import keys, wire, wire_types
 from state.actions import OracleReport
-from state.eip712 import message, report_digest
+from state.eip712 import report_digest
 from state.errors import Rejected
 from state.leaves import Feed, Parameters, RateFeed, Surface
 from state.pricing import heartbeat_ms, is_fresh
+from state.typed_data import message
 from state.units import MAX_FEEDS_PER_REPORT
 
 REPORT_ERRORS = (ErrorCode.BAD_SIGNATURE, ErrorCode.BUSY, ErrorCode.DRAINING, ErrorCode.PAUSED)

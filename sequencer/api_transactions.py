@@ -18,7 +18,7 @@ from sequencer.checking import SendParams, Sent, rejection
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Deferred, Method
 from sequencer.receipts import OperationView, Receipt, hex_of, operation_view
-from state import eip712, keys, wire, wire_types
+from state import eip712, keys, signatures, wire, wire_types
 from state.actions import SignedAction, Transaction
 from state.codec import CodecError, MarketEntry, encode_transaction
 from state.errors import RejectCode, Rejected
@@ -28,6 +28,7 @@ from state.margin import Margin
 from state.pricing import mark_of
 from state.rules import bulk_units, rule_of
 from state.transition import simulate
+from state.typed_data import typed_data
 
 MAX_TRANSACTIONS = 256
 HEADROOM_PERCENT = 200
@@ -280,7 +281,7 @@ class TransactionApi:
         pairs = self._ingress.pairs(signed)
         transaction = Transaction(
             signed,
-            tuple([eip712.recover(*pair) for pair in pairs]),
+            tuple([signatures.recover(*pair) for pair in pairs]),
             eip712.transaction_hash(*pairs[0]),
         )
         machine = self._context.machine
@@ -323,5 +324,5 @@ class TransactionApi:
             hex_of(signer) if signer else None,
             hex_of(account.owner) if account else None,
             may_sign,
-            eip712.typed_data(context.domain, signed.action, markets.name_of),
+            typed_data(context.domain, signed.action, markets.name_of),
         )

@@ -22,9 +22,10 @@ from sequencer.ordering import place_in_order
 from sequencer.rpc_params import ParamsDecoder
 from state import wire, wire_types
 from state.actions import SignedAction
-from state.eip712 import Domain, Recoverer, signature_pairs, transaction_hash
+from state.eip712 import Domain, signature_pairs, transaction_hash
 from state.errors import RejectCode, Rejected
 from state.hashing import keccak
+from state.signatures import Recoverer
 from state.wire_msgpack import decode_msgpack
 
 Sent = wire_types.SignedActionJson | str

@@ -166,7 +166,8 @@ async def _deploy(url: str, key: SecretKey, roles: Roles, config: DeployConfig) 
 
 def check_real_chain(chain_id: int, roles: Roles, token: bytes | None) -> None:
     """Raises BadParameter or KeyRefused for what only a devnet may have."""
-    from l1_bridge.keys import DEVNET_KEYS, KeyRefused, address_of
+    from l1_bridge.keys import DEVNET_KEYS, KeyRefused
+    from state.signatures import address_of
 
     known = {address_of(secret) for secret in DEVNET_KEYS}
     named = {

@@ -52,8 +52,9 @@ from state.actions import (
     TriggerCondition,
     TriggerSource,
 )
-from state.eip712 import message, quote_digest
+from state.eip712 import quote_digest
 from state.hashing import keccak
+from state.typed_data import message
 from state.units import MAX_LEGS
 from state.wire import to_quote
 from state.wire_types import QuoteJson

@@ -22,8 +22,9 @@ from sequencer.cli_support import CliError
 from sequencer.cli_units import show_dollars, show_time
 from sequencer.client import NodeClient, NodeError, NodeUnreachable
 from state.actions import Action, SignedAction
-from state.eip712 import Domain, action_digest, message
+from state.eip712 import Domain, action_digest
 from state.hashing import keccak
+from state.typed_data import message
 from state.wire import to_json
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from sequencer.config import KeeperSection, KeySection
 from sequencer.liquidation_index import Todo
 from sequencer.signing import SecretKey
 from state.actions import Action, Deleverage, EndAuction, SignedAction, StartAuction
-from state.eip712 import Domain, action_digest, message
+from state.eip712 import Domain, action_digest
 from state.hashing import keccak
+from state.typed_data import message
 from state.wire import to_json
 
 RETRY_S = 5.0

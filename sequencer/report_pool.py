@@ -28,11 +28,12 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Deferred
 from sequencer.receipts import hex_of
 from state.actions import OracleReport, OracleUpdate, Price, Rate, SurfaceReport
-from state.eip712 import Domain, recover, report_digest
+from state.eip712 import Domain, report_digest
 from state.errors import RejectCode, Rejected
 from state.keys import PUBLISHERS_KEY
 from state.leaves import Publishers
 from state.oracle import check_known, check_report
+from state.signatures import recover
 from state.units import MAX_FEEDS_PER_REPORT
 from state.view import StateView
 

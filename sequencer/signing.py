@@ -15,7 +15,7 @@ from eth_account import Account
 from l1_bridge.recursion import restore_recursion_limit
 from sequencer.config import KeySection
 from sequencer.config_file import ConfigError
-from state import eip712
+from state import signatures
 
 restore_recursion_limit()
 
@@ -30,11 +30,11 @@ class SecretKey:
         if len(secret) != 32:
             raise ValueError(f"a secret key has 32 bytes, not {len(secret)}")
         self._secret = secret
-        self.address = eip712.address_of(secret)
+        self.address = signatures.address_of(secret)
 
     def sign(self, digest: bytes) -> bytes:
         """64 bytes, EIP-2098. Blocks for some 70 microseconds without the GIL."""
-        return eip712.sign(digest, self._secret)
+        return signatures.sign(digest, self._secret)
 
     def reveal(self) -> bytes:
         """The 32 secret bytes, for the library that signs L1 transactions."""

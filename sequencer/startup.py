@@ -21,16 +21,10 @@ from state.actions import OracleUpdate, Payload, Transaction
 from state.block import L1Message, OrderedBlock
 from state.cache import CachedState
 from state.codec import MarketEntry, decode_transaction, read_varint
-from state.eip712 import (
-    Domain,
-    recover_many,
-    report_digest,
-    signature_pairs,
-    transaction_hash,
-    update_hash,
-)
+from state.eip712 import Domain, report_digest, signature_pairs, transaction_hash, update_hash
 from state.genesis import GENESIS_ROOT, genesis_leaves
 from state.recovery import Recovered, Replayed, recover
+from state.signatures import recover_many
 from state.store import Identity, Store, StoreCode, StoreError
 from state.store_records import JournalBatch, JournalBlock, StoredBatch
 from state.tree import Tree

@@ -58,7 +58,6 @@ from state.actions import (
     TriggerSource,
     Withdraw,
 )
-from state.eip712 import message, normalise_signature
 from state.eip712_types import (
     ORDER_KINDS,
     SCOPES,
@@ -69,6 +68,8 @@ from state.eip712_types import (
     TYPES,
 )
 from state.errors import RejectCode, Rejected
+from state.signatures import normalise_signature
+from state.typed_data import message
 from state.wire_types import (
     ActionJson,
     AuthorizeSessionKeyJson,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from sequencer.client import NodeClient
 from state.actions import OracleReport, OracleUpdate, Price
-from state.eip712 import Domain, report_digest, sign
+from state.eip712 import Domain, report_digest
+from state.signatures import sign
 from state.wire import to_json
 from tools.market import Trader
 

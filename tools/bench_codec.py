@@ -51,9 +51,10 @@ from state.actions import (
     SignedAction,
 )
 from state.codec import MarketEntry, decode_transaction, encode_transaction
-from state.eip712 import Domain, action_digest, sign
+from state.eip712 import Domain, action_digest
 from state.eip712_types import type_string
 from state.hashing import keccak
+from state.signatures import sign
 from state.units import OPERATION_BITS
 from state.wire_msgpack import encode_msgpack
 from tools.figure import Figure, keccak_seconds, seconds_per_call

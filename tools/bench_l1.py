@@ -41,7 +41,7 @@ from l1_bridge.deploy import (
 from l1_bridge.derivation import BlobSource, Cursor, Derivation
 from l1_bridge.embedded import EmbeddedL1
 from l1_bridge.inbox import NO_HASH, InboxFollower, Messages
-from l1_bridge.keys import DEVNET_KEYS, address_of, devnet_signer
+from l1_bridge.keys import DEVNET_KEYS, devnet_signer
 from l1_bridge.poster import Poster
 from l1_bridge.posting import Idle, Limits
 from l1_bridge.rollup import RollupContract
@@ -53,6 +53,7 @@ from state.actions import Withdraw
 from state.block import L1Message
 from state.eip712 import Domain
 from state.keys import withdrawal_key
+from state.signatures import address_of
 from tools.bench_codec import Markets, markets_of, read_trades
 from tools.devnet import perpetual
 from tools.figure import Figure

@@ -12,7 +12,6 @@ from struct import pack
 
 import trio
 
-from l1_bridge.keys import address_of
 from sequencer import logs
 from sequencer.config import (
     AdminSection,
@@ -27,6 +26,7 @@ from sequencer.signing import SecretKey
 from state.block import L1Message, MessageKind
 from state.eip712 import Domain
 from state.leaves import Publishers
+from state.signatures import address_of
 from tools.devnet import perpetual
 from tools.market import MarketSpec, Trader
 

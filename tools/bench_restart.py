@@ -37,7 +37,7 @@ from state.actions import (
     SignedAction,
     Transaction,
 )
-from state.eip712 import action_digest, header_digest, report_digest, sign
+from state.eip712 import action_digest, header_digest, report_digest
 from state.genesis import genesis_leaves
 from state.hashing import keccak
 from state.keys import SYSTEM_KEY
@@ -52,6 +52,7 @@ from state.leaves import (
     RestingOrder,
     System,
 )
+from state.signatures import sign
 from state.store_records import JournalBatch
 from tools.bench_node import DOMAIN, PUBLISHER, SPEC, messages, traders
 from tools.devnet import perpetual

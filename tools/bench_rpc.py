@@ -38,8 +38,9 @@ from state.actions import (
     Side,
     SignedAction,
 )
-from state.eip712 import action_digest, report_digest, sign
+from state.eip712 import action_digest, report_digest
 from state.hashing import keccak
+from state.signatures import sign
 from state.wire import to_json
 from tools.bench_node import DOMAIN, PUBLISHER, SPEC, traders
 from tools.figure import Figure, recover_seconds

@@ -28,13 +28,14 @@ from l1_bridge.deploy import (
     set_feed,
     set_publishers,
 )
-from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, address_of, devnet_signer
+from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, devnet_signer
 from sequencer.cli_support import CliError
 from state.calendar import DAY_S, Rule
 from state.genesis import GENESIS_ROOT
 from state.leaves import Instrument, Series, Terms
 from state.oracle import FeedKind
 from state.series import CALLS, FUTURES, PUTS
+from state.signatures import address_of
 from state.units import MAX_NAME_BYTES, MAX_SIZE_ULOTS, ULOTS_PER_LOT
 from tools.l1_process import embedded_l1
 from tools.market import MarketSpec, Trader, strike_step_uusd

@@ -9,13 +9,13 @@ from typing import Any
 import trio
 
 from l1_bridge.abi import contract
-from l1_bridge.keys import address_of
 from l1_bridge.rollup import RollupContract
 from l1_bridge.withdrawals import Claim, claim, is_paid, wait_final
 from sequencer.client import NodeClient, NodeError
 from state.actions import Withdraw
 from state.keys import SYSTEM_KEY, withdrawal_key
 from state.leaves import System
+from state.signatures import address_of
 from tools.devnet import Devnet
 from tools.job_display import Progress
 from tools.market import Trader

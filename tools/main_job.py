@@ -23,13 +23,13 @@ import trio
 import typer
 from rich.console import Console
 
-from l1_bridge.keys import address_of
 from sequencer.cli_support import CliError, exits_cleanly
 from sequencer.client import NodeClient
 from sequencer.keeper import Keeper
 from sequencer.option_chain import ChainError
 from sequencer.signing import SecretKey
 from state.eip712 import Domain
+from state.signatures import address_of
 from tools import liquidation_scene
 from tools.block_scene import block_trade
 from tools.devnet import Devnet, open_devnet

@@ -35,21 +35,14 @@ from state.actions import (
     Transaction,
 )
 from state.block import L1Message
-from state.eip712 import (
-    Domain,
-    action_digest,
-    address_of,
-    report_digest,
-    sign,
-    transaction_hash,
-    update_hash,
-)
+from state.eip712 import Domain, action_digest, report_digest, transaction_hash, update_hash
 from state.errors import Rejected
 from state.genesis import GENESIS_ROOT, genesis_leaves
 from state.hashing import keccak
 from state.keys import SYSTEM_KEY, account_key, owner_account_key, withdrawal_key
 from state.leaves import Account, Marker, System, Withdrawal
 from state.proofs import MembershipProof
+from state.signatures import address_of, sign
 from state.store import Identity, Store
 from state.store_records import StoredBatch
 from state.tree import Tree

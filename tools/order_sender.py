@@ -10,8 +10,9 @@ from typing import Any
 
 from sequencer.client import NodeClient, NodeError
 from state.actions import Action, BulkOrders, PlaceOrder, Quote, SignedAction
-from state.eip712 import Domain, action_digest, quote_digest, sign
+from state.eip712 import Domain, action_digest, quote_digest
 from state.hashing import keccak
+from state.signatures import sign
 from state.wire import to_json
 from tools.market import DEADLINE_S, MAX_FEE_UUSD, Trader
 

@@ -24,9 +24,9 @@ import trio
 
 from l1_bridge.embedded import EmbeddedL1
 from l1_bridge.embedded_chain import RpcFailure
-from l1_bridge.keys import address_of
 from l1_bridge.rollup import BatchEvent, RollupContract
 from sequencer.client import NodeClient, NodeUnreachable
+from state.signatures import address_of
 from tools.devnet import Devnet, open_devnet
 from tools.market import Trader, spec_for
 from tools.services import node_config

@@ -28,21 +28,13 @@ from state.actions import (
 from state.block import BatchStart, BlockResult, L1Message
 from state.cache import CachedState, MemorySource
 from state.codec import MarketEntry
-from state.eip712 import (
-    Domain,
-    action_digest,
-    address_of,
-    recover,
-    report_digest,
-    sign,
-    transaction_hash,
-    update_hash,
-)
+from state.eip712 import Domain, action_digest, report_digest, transaction_hash, update_hash
 from state.genesis import GENESIS_ROOT, genesis_leaves
 from state.hashing import keccak
 from state.keys import SYSTEM_KEY, instrument_key, market_key
 from state.leaves import Instrument, Market, System
 from state.proofs import MembershipProof, branch_hash, leaf_hash, verify_membership
+from state.signatures import address_of, recover, sign
 from state.transition import BlockExecution, close_batch, next_batch, open_batch, void_batch
 from state.tree import Tree
 

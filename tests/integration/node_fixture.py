@@ -41,9 +41,10 @@ from state.actions import (
     SignedAction,
 )
 from state.block import L1Message, MessageKind
-from state.eip712 import Domain, action_digest, address_of, report_digest, sign
+from state.eip712 import Domain, action_digest, report_digest
 from state.hashing import keccak
 from state.leaves import Instrument, Publishers
+from state.signatures import address_of, sign
 
 DOMAIN = Domain(424_242, bytes.fromhex("5a" * 20))
 SEQUENCER = SecretKey(b"\x77" * 32)

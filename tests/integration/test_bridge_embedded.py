@@ -23,8 +23,9 @@ from l1_bridge.verifier import RootMismatch, VerifiedBatch, Verifier
 from l1_bridge.withdrawals import claim, is_paid, prove, wait_final
 from state.actions import Side
 from state.block import L1Message
-from state.eip712 import Domain, address_of
+from state.eip712 import Domain
 from state.genesis import GENESIS_ROOT
+from state.signatures import address_of
 from tests.integration.bridge_support import (
     GOVERNOR,
     POSTER,

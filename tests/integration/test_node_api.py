@@ -27,9 +27,10 @@ from state.actions import (
     Withdraw,
 )
 from state.block import BlockHeader
-from state.eip712 import Domain, action_digest, header_digest, recover, sign
+from state.eip712 import Domain, action_digest, header_digest
 from state.errors import RejectCode
 from state.proofs import MembershipProof, verify_membership
+from state.signatures import recover, sign
 from state.wire_msgpack import encode_msgpack
 from tests.integration.node_fixture import (
     COIN,

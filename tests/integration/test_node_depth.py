@@ -32,9 +32,10 @@ from state.actions import (
     TriggerCondition,
     TriggerSource,
 )
-from state.eip712 import action_digest, quote_digest, sign
+from state.eip712 import action_digest, quote_digest
 from state.hashing import keccak
 from state.keys import block_trade_key
+from state.signatures import sign
 from state.wire_msgpack import encode_msgpack
 from tests.integration.node_fixture import (
     COIN,

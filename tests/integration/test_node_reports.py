@@ -11,8 +11,9 @@ from sequencer.api_oracle import report_json
 from sequencer.client import NodeError
 from sequencer.node import wall_clock_ms
 from state.actions import OracleReport, Price
-from state.eip712 import address_of, recover, report_digest, sign
+from state.eip712 import report_digest
 from state.keys import FEED, name_key
+from state.signatures import address_of, recover, sign
 from tests.integration.node_fixture import (
     DOMAIN,
     INSTRUMENT,

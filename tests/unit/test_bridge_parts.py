@@ -24,13 +24,13 @@ from l1_bridge.deploy import Deployment
 from l1_bridge.keys import (
     DEVNET_KEYS,
     KeyRefused,
-    address_of,
     devnet_signer,
     environment_signer,
     keystore_signer,
     write_keystore,
 )
 from l1_bridge.types import L1Log
+from state.signatures import address_of
 
 
 @given(st.integers(1, 3 * DATA_BYTES_PER_BLOB), st.integers(0, 2**32))

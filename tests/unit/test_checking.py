@@ -35,16 +35,9 @@ from state.actions import (
     Transfer,
     Withdraw,
 )
-from state.eip712 import (
-    Domain,
-    action_digest,
-    address_of,
-    recover,
-    sign,
-    signature_pairs,
-    transaction_hash,
-)
+from state.eip712 import Domain, action_digest, signature_pairs, transaction_hash
 from state.hashing import keccak
+from state.signatures import address_of, recover, sign
 from state.wire import to_json
 from state.wire_msgpack import encode_msgpack
 from tests.vectors import codec_vectors

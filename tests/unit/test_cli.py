@@ -23,9 +23,9 @@ from sequencer.cli_proof import check_proof
 from sequencer.cli_support import TRADER_VARIABLES, CliError, exits_cleanly, explain_node_error
 from sequencer.cli_trader import print_receipt
 from sequencer.client import NodeError, NodeUnreachable
-from state.eip712 import address_of
 from state.keys import account_key
 from state.proofs import EMPTY_ROOT, NO_PATH, AbsenceProof, MembershipProof, ProofError, leaf_hash
+from state.signatures import address_of
 
 COMMANDS = (
     "init",

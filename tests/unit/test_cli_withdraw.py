@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 from typer.testing import CliRunner
 
-from l1_bridge.keys import DEVNET_KEYS, address_of
+from l1_bridge.keys import DEVNET_KEYS
 from l1_bridge.types import L1Unavailable
 from sequencer.cli import app
 from sequencer.cli_l1 import L1
@@ -25,6 +25,7 @@ from sequencer.client import NodeUnreachable
 from state.keys import withdrawal_key
 from state.leaves import Withdrawal
 from state.proofs import NO_PATH, AbsenceProof, LeafData, MembershipProof, ProofError, leaf_hash
+from state.signatures import address_of
 
 NUMBER = 7
 KEY = withdrawal_key(NUMBER)

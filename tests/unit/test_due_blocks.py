@@ -34,12 +34,13 @@ from state.actions import (
 from state.block import L1Message, LifeChange
 from state.cache import CachedState, MemorySource
 from state.calendar import DAY_S, Rule, expiry_name, next_expiry_s
-from state.eip712 import action_digest, address_of, report_digest, sign
+from state.eip712 import action_digest, report_digest
 from state.errors import RejectCode, Rejected
 from state.genesis import GENESIS_ROOT, genesis_leaves
 from state.keys import LISTINGS_KEY
 from state.leaves import Listings
 from state.series import CALLS, FUTURES
+from state.signatures import address_of, sign
 from state.tree import Tree
 from state.units import MAX_DUE_STEPS, MS_PER_S
 from tests.integration.node_fixture import (

@@ -16,22 +16,11 @@ from hypothesis import given, settings
 import state
 from state import eip712, eip712_types
 from state.actions import Action, BulkOrders, OracleReport, Rate
-from state.eip712 import (
-    Domain,
-    Recoverer,
-    action_digest,
-    address_of,
-    header_digest,
-    header_hash,
-    normalise_signature,
-    recover,
-    recover_many,
-    report_digest,
-    sign,
-    typed_data,
-)
+from state.eip712 import Domain, action_digest, header_digest, header_hash, report_digest
 from state.errors import Rejected
 from state.hashing import keccak
+from state.signatures import Recoverer, address_of, normalise_signature, recover, recover_many, sign
+from state.typed_data import typed_data
 from tests.property.action_strategies import ACTION_TYPES, INSTRUMENTS, any_wire_action, oracle_reports
 from tests.vectors.codec_vectors import ACTIONS, HEADER, REPORT
 

@@ -26,10 +26,10 @@ from sequencer.sealer import sealed_block
 from state import keys, wire, wire_types
 from state.actions import Action, Cancel, CancelOrder, Order, OrderKind, PlaceOrder, Side
 from state.cache import CachedState, MemorySource
-from state.eip712 import address_of
 from state.errors import RejectCode
 from state.genesis import genesis_leaves
 from state.leaves import Account, System
+from state.signatures import address_of
 from tests.integration.node_fixture import (
     DOMAIN,
     LOT,

@@ -41,9 +41,9 @@ from state.block import (
     TransactionResult,
 )
 from state.cache import CachedState, MemorySource
-from state.eip712 import address_of
 from state.errors import RejectCode
 from state.genesis import genesis_leaves
+from state.signatures import address_of
 from tests.integration.node_fixture import COIN, MARKET, PRICE, PUBLISHER_SECRETS, USD, opening_messages
 from tools.exchange import owner_address
 

@@ -17,9 +17,10 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Deferred
 from sequencer.report_pool import EVIDENCE_NAME, GRACE_S, MAX_EVIDENCE, Evidence, ReportPool
 from state.actions import OracleReport, OracleUpdate, Price, Rate
-from state.eip712 import Domain, address_of, report_digest, sign
+from state.eip712 import Domain, report_digest
 from state.keys import FEED, PUBLISHERS_KEY, name_key
 from state.leaves import Feed, Publishers
+from state.signatures import address_of, sign
 from tests.dated import NAME, add_expiry
 from tools.exchange import Exchange, standard_exchange
 

@@ -11,7 +11,7 @@ from eth_account import Account
 from sequencer.config import KeySection
 from sequencer.config_file import ConfigError, Secret
 from sequencer.signing import load_key
-from state.eip712 import address_of, recover
+from state.signatures import address_of, recover
 
 SECRET = b"\x11" * 32
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from state import eip712, eip712_types
 from state.actions import Action, BulkOrders, Order, OrderKind, SelfTrade, Side, SignedAction
 from state.errors import Rejected
+from state.typed_data import typed_data
 from state.wire import WireError, decode_json, to_json, to_oracle_update, to_signed_action
 from state.wire_msgpack import MAX_BYTES, decode_msgpack, encode_msgpack
 from state.wire_types import (
@@ -60,7 +61,7 @@ def _as_strings(value: Any) -> Any:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_json_is_what_the_wallet_signed(action: Action) -> None:
     domain = eip712.Domain(1, bytes(20))
-    typed = eip712.typed_data(domain, action, INSTRUMENTS.__getitem__)
+    typed = typed_data(domain, action, INSTRUMENTS.__getitem__)
     form = {"action": {"type": typed["primaryType"], **typed["message"]}, "signature": "0x" + "00" * 65}
     assert decode(form).action == action
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from l1_bridge.batch import BatchBlock, BatchHead, data_commitment, decode_batch, encode_batch
-from state import eip712, eip712_types
+from state import eip712, eip712_types, signatures
 from state.actions import (
     Action,
     AuthorizeSessionKey,
@@ -118,7 +118,7 @@ ACTIONS: tuple[Action, ...] = (
     ExecuteQuote(
         **_envelope(70_012),
         quote=QUOTE,
-        quote_signature=eip712.sign(eip712.quote_digest(DOMAIN, QUOTE, NAMES.__getitem__), MAKER_SECRET),
+        quote_signature=signatures.sign(eip712.quote_digest(DOMAIN, QUOTE, NAMES.__getitem__), MAKER_SECRET),
         limit_uusd=-1_000_000,
     ),
     CancelQuote(**_envelope(70_013), quote_nonce=TIMESTAMP_MS - 10, quote_expiry_s=NOW_S + 30),
@@ -173,11 +173,11 @@ HEADER = BlockHeader(42, keccak(b"parent"), TIMESTAMP_MS, keccak(b"transactions"
 
 def signed(action: Action) -> SignedAction:
     digest = eip712.action_digest(DOMAIN, action, NAMES.__getitem__)
-    return SignedAction(action, eip712.sign(digest, SECRET))
+    return SignedAction(action, signatures.sign(digest, SECRET))
 
 
 def signed_update() -> OracleUpdate:
-    signature = eip712.sign(eip712.report_digest(DOMAIN, REPORT), SECRET)
+    signature = signatures.sign(eip712.report_digest(DOMAIN, REPORT), SECRET)
     return OracleUpdate((msgspec.structs.replace(REPORT, signature=signature),))
 
 
@@ -212,13 +212,13 @@ def build_eip712() -> dict[str, Any]:
         "contract": DOMAIN.contract.hex(),
         "domain_separator": DOMAIN.separator.hex(),
         "secret": SECRET.hex(),
-        "signer": eip712.address_of(SECRET).hex(),
+        "signer": signatures.address_of(SECRET).hex(),
         "type_hashes": {name: hash_.hex() for name, hash_ in eip712_types.TYPE_HASHES.items()},
         "actions": cases,
         "quote": {
             "struct_hash": eip712.quote_hash(QUOTE, NAMES.__getitem__).hex(),
             "digest": eip712.quote_digest(DOMAIN, QUOTE, NAMES.__getitem__).hex(),
-            "signer": eip712.address_of(MAKER_SECRET).hex(),
+            "signer": signatures.address_of(MAKER_SECRET).hex(),
         },
         "report": {
             "struct_hash": eip712.report_hash(REPORT).hex(),
