@@ -22,7 +22,7 @@ from msgspec import Meta
 from sequencer.api_context import ApiContext
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.history import AFTER_ALL, Page, Place, Query, Stream
-from sequencer.history_events import Money, OrderChange, OrderRecord, Record, TradeRecord
+from sequencer.history_records import Money, OrderChange, OrderRecord, Record, TradeRecord
 from sequencer.jsonrpc import Context, Method
 from sequencer.receipts import END_NAMES, SIDE_NAMES, hex_of
 from state import keys

@@ -37,7 +37,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from sequencer.config import HistorySection
-from sequencer.history_events import BlockEvents, MoneyRecord, OrderRecord, Record, TradeRecord
+from sequencer.history_events import BlockEvents
+from sequencer.history_records import MoneyRecord, OrderRecord, Record, TradeRecord
 from sequencer.machine import ExecutedBlock
 from sequencer.markets import Markets
 from state.store import HISTORY, Write

@@ -1,20 +1,7 @@
-"""What a block means for each account: its orders, trades and money, as records of the account's history.
+"""What a block means for each account: its orders, trades and money, as `history_records`.
 
 `BlockEvents` reads one executed block and nothing else, so a block that is executed again after a crash gives
-the same records. Every record has an index that is unique in its block; time, block and index are its place,
-and places of an account ascend. Records are small msgpack arrays; a field is only ever added at the end,
-with a default.
-
-Three streams:
-
-- orders: one record for each operation that an account asked for (also those refused inside a bulk action),
-  and one for whatever happens later to an order that rests: fills, removals. A transaction that was refused
-  as a whole is in no block, so not here.
-- trades: one record, filed under both accounts, with what it did to the cash of each.
-- money: what came in, went out or moved otherwise.
-
-A transaction's fee for inclusion stands in the record of its first operation on an order, or else in one of
-money: most transactions have but one order, and one record is enough for them.
+the same records.
 
 iHISTORY_003 An account's cash is the sum of the changes in its trades and its money, less the fees.
 
@@ -27,13 +14,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from itertools import islice
 from struct import Struct
 from typing import Any
 
-import msgspec
-
+from sequencer.history_records import UNKNOWN, Money, MoneyRecord, OrderChange, OrderRecord, TradeRecord
 from sequencer.machine import ExecutedBlock
 from state.actions import (
     Action,
@@ -67,8 +52,6 @@ from state.block import (
     TriggerEvent,
 )
 
-UNKNOWN = -1
-"""Stands for a side or an order kind that the block does not tell."""
 _FORCED_ORDER = Struct(">QIBQQ")
 _FILLED = int(OrderEnd.FILLED)
 _TRIGGERED = int(OrderEnd.TRIGGERED)
@@ -79,107 +62,9 @@ _BY_ITSELF = (int(OrderEnd.OPEN), int(OrderEnd.CANCELLED))
 """How the event of an order's own placement, replacement or cancel ends."""
 
 
-class OrderChange(IntEnum):
-    PLACE = 1
-    REPLACE = 2
-    CANCEL = 3
-    """It left the book, or was to leave it, without a trade; `end` says why."""
-    FILL = 4
-    """It traded while it rested."""
-    REDUCE = 5
-    """It became smaller without a trade: an order of its own owner met it."""
-    TRIGGER = 6
-    """A trigger was placed (`end` is open), or is gone: fired (triggered, with the code of its order if that
-    was refused), or cancelled for the reason `end`."""
-
-
 _PLACE, _REPLACE, _CANCEL, _FILL, _REDUCE, _TRIGGER = (int(change) for change in OrderChange)
 """An enumeration's members take longer to find, and there is one for each order."""
 
-
-class Money(IntEnum):
-    """Kinds of the money stream; the names in lower case are what the API says."""
-
-    DEPOSIT = 1
-    WITHDRAWAL = 2
-    TRANSFER = 3
-    INCLUSION_FEE = 4
-    SETTLEMENT = 5
-    """A position in an expired instrument was closed; the change includes the cost it was held at."""
-    LIQUIDATION = 6
-    """A step of a liquidation, told to both sides: cash, a position, or both went to the other."""
-
-
-class OrderRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    index: int
-    change: int
-    """OrderChange."""
-    market: int
-    order_id: int
-    side: int
-    """0 buy, 1 sell, UNKNOWN."""
-    price_uusd: int
-    size_ulots: int
-    """What was asked for, or the open size that changed."""
-    filled_ulots: int
-    """By this event."""
-    open_ulots: int
-    """What rests after it."""
-    cancelled_ulots: int
-    """By this event."""
-    end: int
-    """OrderEnd."""
-    code: int = 0
-    """RejectCode of an operation that was refused."""
-    kind: int = UNKNOWN
-    """OrderKind."""
-    reduce_only: bool = False
-    trade: int = 0
-    """Number of the trade that filled it while it rested."""
-    transaction: bytes = b""
-    """Hash of the account's own transaction that caused it, or of the oracle update that fired its trigger;
-    empty when another caused it."""
-    fee_uusd: int = 0
-    """For the inclusion of `transaction`."""
-
-
-class TradeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    index: int
-    number: int
-    market: int
-    price_uusd: int
-    size_ulots: int
-    taker_side: int
-    maker_account: int
-    maker_order_id: int
-    taker_account: int
-    taker_order_id: int
-    maker_fee_uusd: int
-    taker_fee_uusd: int
-    maker_change_uusd: int
-    """Of the maker's cash: realised profit, less fee and funding that was due."""
-    taker_change_uusd: int
-    block_trade: int = 0
-    """Of a leg of a block trade: the number of its first trade."""
-
-
-class MoneyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    index: int
-    kind: int
-    """Money."""
-    change_uusd: int
-    """Of the account's cash."""
-    other_account: int = 0
-    withdrawal: int = 0
-    """Number of the withdrawal."""
-    market: int = 0
-    size_ulots: int = 0
-    price_uusd: int = 0
-    transaction: bytes = b""
-    """Hash of the transaction that caused it; empty when an L1 message or block time did."""
-
-
-Record = OrderRecord | TradeRecord | MoneyRecord
 Operation = Order | Replacement | Cancel
 Moved = tuple[int, int, int, int]
 """(account, change_uusd, other account, withdrawal)"""

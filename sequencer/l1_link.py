@@ -12,7 +12,7 @@ from typing import Protocol
 
 import trio
 
-from l1_bridge.poster import PosterStatus
+from l1_bridge.poster_types import PosterStatus
 from l1_bridge.rollup import Batch, BatchEvent
 from l1_bridge.types import L1Receipt
 from sequencer.committer import TreeAccess

@@ -10,7 +10,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from sequencer.history_events import BlockEvents, OrderChange, OrderRecord
+from sequencer.history_events import BlockEvents
+from sequencer.history_records import OrderChange, OrderRecord
 from sequencer.machine import ExecutedBlock, Machine
 from state import keys
 from state.actions import SignedAction

@@ -26,7 +26,7 @@ from sequencer.history import (
     Query,
     Stream,
 )
-from sequencer.history_events import Record
+from sequencer.history_records import Record
 from sequencer.machine import ExecutedBlock
 from sequencer.markets import Markets
 from state.block import BlockHeader, BlockResult, L1Message, MessageKind, MessageResult, Trade

@@ -5,7 +5,8 @@ from __future__ import annotations
 from struct import pack
 from typing import Any
 
-from sequencer.history_events import UNKNOWN, BlockEvents, Money, OrderChange
+from sequencer.history_events import BlockEvents
+from sequencer.history_records import UNKNOWN, Money, OrderChange
 from sequencer.machine import ExecutedBlock, Machine
 from state.actions import (
     Action,
