@@ -2,19 +2,22 @@
 
 An explanation has the auction's steps as the signed blocks have them, and *moments*: the account after the
 batch before the first step and after each batch with steps, every figure computed from leaves that stand
-beside it with their proofs under that batch's root (`liquidation_proofs`).
+beside it with their proofs under that batch's root (`liquidation_proofs`), margin by its components as in
+`straddle_getRisk`. What a bid, a draw or a closing has moved is the difference of two moments' proved leaves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
 import trio
 from msgspec import Meta
 
-from sequencer.api_chain import ProofView
 from sequencer.api_context import ApiContext
+from sequencer.api_moments import HealthView, HoldingView, MomentView, holding_views, moment_view
 from sequencer.deleveraging import Pick
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
@@ -26,10 +29,9 @@ from sequencer.receipts import SealedBlock, hex_of, wallet_signature
 from state import keys
 from state.auction import price_of
 from state.block import LiquidationChange, LiquidationEvent
-from state.leaves import Account, Auction, AuctionKind, Feed, System
+from state.leaves import Account, Auction, AuctionKind, System
 from state.liquidation import offer_now
-from state.proofs import MembershipProof
-from state.seizure import health, holdings, parameters_of
+from state.seizure import health, parameters_of
 from state.tree import VersionUnavailable
 from state.units import PPM
 
@@ -37,6 +39,10 @@ MAX_TODO = 1_024
 MAX_AUCTIONS = 1_024
 MAX_MOMENTS = 8
 """The first ones and the last."""
+MAX_BLOCKS = 64
+"""With steps, that are told in full."""
+MAX_OTHERS = 64
+"""Whose money and positions are proved."""
 
 
 class ExplainParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,20 +58,6 @@ class TodoView(msgspec.Struct, frozen=True, omit_defaults=True):
     todo: str
     instrument_name: str | None = None
     counterparties: tuple[int, ...] = ()
-
-
-class HealthView(msgspec.Struct, frozen=True):
-    """Of positions alone, without open orders; margins are net: below 0 is too little."""
-
-    equity_uusd: int
-    maintenance_margin_uusd: int
-    buffer_margin_uusd: int
-
-
-class HoldingView(msgspec.Struct, frozen=True):
-    instrument_name: str
-    size_ulots: int
-    mark_uusd: int
 
 
 class AuctionView(msgspec.Struct, frozen=True):
@@ -119,27 +111,18 @@ class StepView(msgspec.Struct, frozen=True):
     """Change of the insurance fund."""
 
 
-class OracleValue(msgspec.Struct, frozen=True):
-    feed: str
-    value_uusd: int
-    confidence_ppm: int
+class StepBlock(msgspec.Struct, frozen=True):
+    """A signed block with steps, so that its hash can be computed again: from `transactions` in their order
+    the `transactions_hash`, from all but them the hash. Later headers, which `straddle_getBlock` has, lead
+    from it to the last one of its batch, whose hash is in the System leaf of the moment after."""
+
+    number: int
+    parent_hash: str
     timestamp_ms: int
-
-
-class MomentView(msgspec.Struct, frozen=True):
-    """After a batch. Not `available` where the batch is not closed yet, or its state is not kept any more."""
-
-    batch: int
-    available: bool
-    root: str | None = None
-    cash_uusd: int | None = None
-    health: HealthView | None = None
-    initial_margin_uusd: int | None = None
-    """What is required, with open orders."""
-    holdings: list[HoldingView] = []
-    oracle: list[OracleValue] = []
-    insurance_uusd: int | None = None
-    proofs: list[ProofView] = []
+    transactions_hash: str
+    l1_block: int
+    inbox_next: int
+    transactions: list[str]
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -154,6 +137,8 @@ class Explanation(msgspec.Struct, frozen=True):
     fund_uusd: int
     """What the insurance fund paid."""
     deleveraged_ulots: int
+    blocks: list[StepBlock]
+    """Of the first MAX_BLOCKS."""
     moments: list[MomentView]
 
 
@@ -220,20 +205,13 @@ class LiquidationApi:
             auction.left_ppb,
             auction.bids,
             HealthView(*standing),
-            self._holdings(view, account),
+            holding_views(view, account, self._context.machine.markets.past_name_of),
             discount,
             allowed,
             reward,
             fee,
             system.insurance_uusd,
         )
-
-    def _holdings(self, view: Any, account: int) -> list[HoldingView]:
-        names = self._context.machine.markets.past_name_of
-        return [
-            HoldingView(names(held.market), held.size_ulots, held.mark_uusd)
-            for held in holdings(view, account)
-        ]
 
     async def _explain(self, params: ExplainParams, _context: Context) -> Explanation:
         places, blocks = await self._read(params.auction)
@@ -254,6 +232,7 @@ class LiquidationApi:
             wanted = [*wanted[: MAX_MOMENTS - 1], wanted[-1]]
         auction: Auction | None = self._context.machine.view.get(keys.auction_key(account))
         bids = [event for event in events if event.change == LiquidationChange.BID]
+        others = dict.fromkeys((event.other, event.market) for event in events if event.other)
         return Explanation(
             params.auction,
             account,
@@ -263,7 +242,11 @@ class LiquidationApi:
             sum(max(_fund_change(event), 0) for event in events),
             -sum(min(_fund_change(event), 0) for event in events),
             sum(abs(event.size_ulots) for event in events if event.change == LiquidationChange.DELEVERAGED),
-            [await self._moment(batch, account) for batch in wanted],
+            [
+                _step_block(blocks[number])
+                for number in sorted({place.block for place, _, _ in found})[:MAX_BLOCKS]
+            ],
+            [await self._moment(batch, account, others) for batch in wanted],
         )
 
     async def _read(self, auction: int) -> tuple[list[Place], dict[int, SealedBlock]]:
@@ -301,57 +284,33 @@ class LiquidationApi:
             _fund_change(event),
         )
 
-    async def _moment(self, batch: int, account: int) -> MomentView:
+    async def _moment(self, batch: int, account: int, others: Iterable[tuple[int, int]]) -> MomentView:
         """The account after a batch."""
         trees = self._context.trees
+        dealt = list(islice(others, MAX_OTHERS))
 
         def collect() -> Moment:
             with trees.lock:
-                return Moment(trees.tree.at(batch), account)
+                return Moment(trees.tree.at(batch), account, dealt)
 
         try:
             moment = await trio.to_thread.run_sync(collect, limiter=self._context.reads)
         except VersionUnavailable:
             return MomentView(batch, False)
-        standing, margin = moment.health(), moment.margin()
-        leaf: Account | None = moment.view.get(keys.account_key(account))
-        system: System = moment.view.get(keys.SYSTEM_KEY)
-        proofs = [
-            ProofView(
-                batch,
-                hex_of(moment.root),
-                hex_of(key),
-                isinstance(proof, MembershipProof),
-                hex_of(proof.value) if isinstance(proof, MembershipProof) else None,
-                [hex_of(sibling) for sibling in proof.path.siblings],
-                hex_of(proof.path.bits),
-                hex_of(proof.encode()),
-            )
-            for key, proof in moment.proofs.items()
-        ]
-        return MomentView(
-            batch,
-            True,
-            hex_of(moment.root),
-            None if leaf is None else leaf.cash_uusd,
-            None if standing is None else HealthView(*standing),
-            None if margin is None else margin.initial_uusd,
-            self._holdings(moment.view, account),
-            _oracle_values(moment),
-            system.insurance_uusd,
-            proofs,
-        )
+        return moment_view(moment, batch, self._context.machine.markets.past_name_of)
 
 
-def _oracle_values(moment: Moment) -> list[OracleValue]:
-    """All feeds that the moment has."""
-    values = []
-    for key in moment.proofs:
-        leaf: Feed | None = moment.view.get(key) if key[0] == keys.FEED else None
-        if leaf is not None:
-            name = key[1:].rstrip(b"\0").decode()
-            values.append(OracleValue(name, leaf.value_uusd, leaf.confidence_ppm, leaf.timestamp_ms))
-    return values
+def _step_block(block: SealedBlock) -> StepBlock:
+    header = block.header
+    return StepBlock(
+        header.number,
+        hex_of(header.parent_hash),
+        header.timestamp_ms,
+        hex_of(header.transactions),
+        header.l1_block,
+        header.inbox_next,
+        [hex_of(result.hash) for result in block.results],
+    )
 
 
 def _fund_change(event: LiquidationEvent) -> int:

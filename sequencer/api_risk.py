@@ -15,42 +15,22 @@ from sequencer.api_chain import AccountParams
 from sequencer.api_context import ApiContext
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method
+from sequencer.margin_vector import Components, UnderlyingPart, components_of, underlying_parts
 from sequencer.option_greeks import Greeks, expiry_of, option_greeks
 from sequencer.risk import ExpiryValues, UnderlyingValues, liquidation_prices
 from state import keys
 from state.calendar import expiry_name
 from state.fixed import ONE
 from state.leaves import Account, Instrument, Kind, Market, Position
-from state.margin import NO_CHANGES, margin_with_cash
-from state.margin_parts import Part, parts_of, stable_price, x56
-from state.portfolio import PerpHolding, UnderlyingMargin, initial_factor
+from state.margin import margin_with_cash
+from state.margin_parts import Part, stable_price, x56
+from state.portfolio import PerpHolding
 from state.pricing import expiry_market, mark_of, pricing_of
 from state.units import MAX_POSITIONS
 from state.view import StateView
 
 MILLION = 1_000_000
 NOTHING = Greeks(0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-class Scenario(msgspec.Struct, frozen=True):
-    """Spot as a factor; volatility: what happens to it; damping of the result."""
-
-    spot: float
-    volatility: str
-    damping: float
-    pnl_uusd: int
-
-
-class Components(msgspec.Struct, frozen=True):
-    """Of one underlying. Required is the loss of the worst scenario (or of the basis, if worse) times the
-    factor, and the contingencies."""
-
-    required_uusd: int
-    worst_uusd: int
-    factor: float
-    basis_uusd: int
-    contingencies_uusd: dict[str, int]
-    scenarios: list[Scenario]
 
 
 class ExpiryRisk(msgspec.Struct, frozen=True):
@@ -118,12 +98,9 @@ async def risk_of(view: StateView, number: int, cash_uusd: int, reads: trio.Capa
     """All leaves are read before the first wait; liquidation prices are found in a thread."""
     margin = margin_with_cash(view, number, cash_uusd)
     stable = stable_price(view)
-    settling, held = parts_of(view, number, NO_CHANGES, False)
-    _, ordered = parts_of(view, number, NO_CHANGES, True)
-    orders = {part.underlying: part.full_margin(stable) for part in ordered}
-    found = [(part, part.full_margin(stable), orders[part.underlying]) for part in held]
+    settling, found = underlying_parts(view, number)
     greeks = _greeks(view, number)
-    values = [(_values(part), full.maintenance_margin) for part, full, _ in found]
+    values = [(_values(each.part), each.held.maintenance_margin) for each in found]
     distance = margin.equity_uusd - margin.maintenance_uusd
 
     def prices() -> list[tuple[int | None, int | None]]:
@@ -131,8 +108,7 @@ async def risk_of(view: StateView, number: int, cash_uusd: int, reads: trio.Capa
 
     limits = await trio.to_thread.run_sync(prices, limiter=reads)
     underlyings = [
-        _underlying(part, full, with_orders, greeks, stable, limit)
-        for (part, full, with_orders), limit in zip(found, limits, strict=True)
+        _underlying(each, greeks, stable, limit) for each, limit in zip(found, limits, strict=True)
     ]
     return RiskView(
         number,
@@ -148,51 +124,26 @@ async def risk_of(view: StateView, number: int, cash_uusd: int, reads: trio.Capa
 
 
 def _underlying(
-    part: Part,
-    held: UnderlyingMargin,
-    ordered: UnderlyingMargin,
+    found: UnderlyingPart,
     greeks: dict[tuple[bytes, int], Greeks],
     stable: int,
     limits: tuple[int | None, int | None],
 ) -> UnderlyingRisk:
-    parameters = part.grids.grid.parameters
-    name = part.underlying.rstrip(b"\0").decode()
-    own = {expiry_s: each for (underlying, expiry_s), each in greeks.items() if underlying == part.underlying}
-    initial = ordered.mark_to_market - ordered.initial_margin
-    maintenance = held.mark_to_market - held.maintenance_margin
+    of_margin = components_of(found, stable)
+    name, padded = of_margin.underlying, found.part.underlying
+    own = {expiry_s: each for (underlying, expiry_s), each in greeks.items() if underlying == padded}
     return UnderlyingRisk(
         name,
-        part.index.value_uusd,
-        held.mark_to_market,
-        _components(part, ordered, initial, initial_factor(parameters, stable), True),
-        _components(part, held, maintenance, parameters.mm_factor, False),
+        of_margin.index_uusd,
+        of_margin.mark_to_market_uusd,
+        of_margin.initial,
+        of_margin.maintenance,
         total_greeks(list(own.values())),
         [
             ExpiryRisk(expiry_name(name, expiry_s) if expiry_s else None, each)
             for expiry_s, each in sorted(own.items())
         ],
         *limits,
-    )
-
-
-def _components(
-    part: Part, margin: UnderlyingMargin, required: int, factor: int, is_initial: bool
-) -> Components:
-    scenarios = [
-        Scenario(each.spot / ONE, each.vol.name.lower(), each.damp / ONE, pnl)
-        for each, pnl in zip(part.grids.grid.parameters.scenarios, margin.scenario_pnl, strict=True)
-    ]
-    of = margin.contingencies
-    contingencies = {"perp_mm": of.perp_mm, "option_mm": of.option_mm}
-    if is_initial:
-        contingencies |= {
-            "perp_im": of.perp_im,
-            "option_im": of.option_im,
-            "perp_oracle": of.perp_oracle,
-            "option_oracle": of.option_oracle,
-        }
-    return Components(
-        required, margin.worst, factor / ONE, margin.basis_contingency, contingencies, scenarios
     )
 
 

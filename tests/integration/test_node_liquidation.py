@@ -8,13 +8,16 @@ from typing import Any
 import trio
 
 from sequencer.client import NodeClient
+from sequencer.clock import wall_clock_ms
 from sequencer.config import KeeperSection
 from sequencer.keeper import Keeper
-from sequencer.node import wall_clock_ms
 from sequencer.signing import SecretKey
 from state import keys
 from state.actions import Bid, EndAuction, Side
-from state.leaves import Account, System
+from state.block import BlockHeader
+from state.eip712 import header_hash
+from state.hashing import keccak
+from state.leaves import Account, Feed, System
 from state.proofs import AbsenceProof, MembershipProof, verify_absence, verify_membership
 from tests.integration.node_fixture import COIN, PRICE, USD, Running, Trader, running_node
 
@@ -122,11 +125,63 @@ async def check_explanation(node: Running, explained: Any, poor: Trader, bidder:
         assert leaves[keys.auction_key(poor.account)] is None
         assert keys.position_key(poor.account, 1) in leaves
         assert {each["feed"] for each in moment["oracle"]} == {"BTC", "BTC-PERPETUAL"}
+        await check_values(moment, leaves, bidder)
+        assert moment["margin"]["maintenance_uusd"] == (
+            moment["health"]["equity_uusd"] - moment["health"]["maintenance_margin_uusd"]
+        )
+    await check_blocks(node, explained)
+    now = await node.call("straddle_getRisk", account=poor.account)
+    for each, risk in zip(after["margin"]["underlyings"], now["underlyings"], strict=True):
+        assert each == {name: risk[name] for name in each}, "nothing has happened since"
     assert before["holdings"][0]["size_ulots"] == 60 * COIN
     assert before["health"]["maintenance_margin_uusd"] > 0
     assert after["health"]["buffer_margin_uusd"] >= 0
     assert after["holdings"][0]["size_ulots"] < 60 * COIN
     assert {each["value_uusd"] for each in after["oracle"]} == {50_000 * USD}
+
+
+async def check_values(moment: Any, leaves: dict[bytes, bytes | None], bidder: Trader) -> None:
+    """Oracle values are those of the proved leaves; what the bidder has is proved too."""
+    for each in moment["oracle"]:
+        feed = leaves[bytes.fromhex(each["key"][2:])]
+        assert feed is not None
+        assert Feed.decode(feed).value_uusd == each["value_uusd"]
+    assert leaves[keys.account_key(bidder.account)] is not None
+    assert keys.position_key(bidder.account, 1) in leaves
+
+
+async def check_blocks(node: Running, explained: Any) -> None:
+    """From a step's transaction to the root: its block's hash, the headers after it, the System leaf."""
+    blocks = {each["number"]: each for each in explained["blocks"]}
+    for step in explained["steps"]:
+        block = blocks[step["block_number"]]
+        assert block["transactions"][step["index"]] == step["transaction"]
+        accumulator = bytes(32)
+        for each in block["transactions"]:
+            accumulator = keccak(accumulator + bytes.fromhex(each[2:]))
+        assert "0x" + accumulator.hex() == block["transactions_hash"]
+        header = BlockHeader(
+            block["number"],
+            bytes.fromhex(block["parent_hash"][2:]),
+            block["timestamp_ms"],
+            accumulator,
+            block["l1_block"],
+            block["inbox_next"],
+        )
+        assert "0x" + header_hash(header).hex() == step["block_hash"]
+        (moment,) = [each for each in explained["moments"] if each["batch"] == step["batch"]]
+        if not moment["available"]:
+            continue
+        proved = check_proofs(moment)[keys.SYSTEM_KEY]
+        assert proved is not None
+        last = System.decode(proved)
+        above, number = step["block_hash"], block["number"]
+        while number < last.block_number:
+            number += 1
+            later = await node.call("straddle_getBlock", block=number)
+            assert later["parent_hash"] == above
+            above = later["hash"]
+        assert "0x" + last.parent_hash.hex() == above
 
 
 async def system(node: Running) -> System:
@@ -176,6 +231,7 @@ async def test_a_keeper_deleverages_when_the_fund_is_empty(tmp_path: Path) -> No
                     await keeper.look()
                     await trio.sleep(0.01)
         explained = await node.call("straddle_explainLiquidation", auction=1)
+        await check_blocks(node, explained)
         assert [step["step"] for step in explained["steps"]] == ["started", "deleveraged", "ended"]
         assert explained["steps"][1]["other_account"] == all_of_them[1].account
         assert explained["deleveraged_ulots"] == 60 * COIN
