@@ -41,6 +41,7 @@ from sequencer.cli_units import (
     show_time,
     signed_dollars,
 )
+from sequencer.clock import wall_clock_ms
 from state.actions import (
     ExecuteQuote,
     Leg,
@@ -199,7 +200,7 @@ def quote(
         net_uusd=receive,
         taker_account=taker,
         terms_hash=agreed,
-        nonce=time.time_ns() // 1_000_000,
+        nonce=wall_clock_ms(),
         expiry_s=expiry_s,
         max_fee_uusd=venue_fee,
     )

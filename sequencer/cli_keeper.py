@@ -8,9 +8,9 @@ import trio
 
 from sequencer import logs
 from sequencer.client import NodeClient
+from sequencer.clock import wall_clock_ms
 from sequencer.config_file import ConfigError
 from sequencer.keeper import Keeper, KeeperConfig, KeeperProcessSection
-from sequencer.node import wall_clock_ms
 from sequencer.signing import load_key
 from state.eip712 import Domain
 

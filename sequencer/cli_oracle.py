@@ -8,8 +8,8 @@ import trio
 
 from sequencer import logs
 from sequencer.client import NodeClient
+from sequencer.clock import wall_clock_ms
 from sequencer.config_file import ConfigError
-from sequencer.node import wall_clock_ms
 from sequencer.oracle_open import open_source
 from sequencer.oracle_publisher import OracleConfig, OraclePublisher
 from sequencer.signing import load_key

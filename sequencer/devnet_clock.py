@@ -8,13 +8,12 @@ much as L1's last block was. Never used on another chain, and time never goes ba
 
 from __future__ import annotations
 
-import time
-
 import structlog
 import trio
 
 from l1_bridge.client import RpcClient
 from l1_bridge.types import L1Error
+from sequencer.clock import wall_clock_ms
 
 TOLERANCE_S = 30
 """Quick blocks bring a development chain some seconds ahead by themselves; that is no travel."""
@@ -31,7 +30,7 @@ class DevnetClock:
         self._ahead_ms = 0
 
     def __call__(self) -> int:
-        return time.time_ns() // 1_000_000 + self._ahead_ms
+        return wall_clock_ms() + self._ahead_ms
 
     async def look(self) -> None:
         """Takes L1's time over if it is later. Raises L1Error."""

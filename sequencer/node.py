@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -36,6 +35,7 @@ from sequencer.admin import admin_methods, load_token
 from sequencer.api import public_methods
 from sequencer.api_context import ApiContext
 from sequencer.api_liquidations import LiquidationApi
+from sequencer.clock import wall_clock_ms
 from sequencer.committer import Committer
 from sequencer.config import NodeConfig
 from sequencer.config_file import ConfigError
@@ -55,7 +55,7 @@ from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
 from sequencer.openrpc import discover_method
 from sequencer.publisher import Publisher
-from sequencer.receipts import ReceiptMaker, Receipts, Stages
+from sequencer.receipts import ReceiptMaker, Receipts, Stages, StoreArchive
 from sequencer.recovery import ProcessRecovery, WorkerDied
 from sequencer.report_pool import ReportPool
 from sequencer.sealer import Closed, Sealed, Sealer
@@ -63,7 +63,7 @@ from sequencer.signing import SecretKey
 from sequencer.startup import Opened, open_state
 from state.eip712 import Domain
 from state.margin import MARGIN_CHECKS
-from state.store import Store, StoreError
+from state.store import StoreError
 from state.store_records import StoredBatch
 
 SWITCH_INTERVAL_S = 0.000_05
@@ -81,24 +81,6 @@ PUBLIC_PAGES = ("/health", "/ready")
 """Metrics are the operator's: on the admin port only."""
 ACTIONABLE = (ConfigError, ConservationError, InboxDiverged, KeyRefused, OSError, StoreError, WorkerDied)
 """What an operator can act on is told in one line; anything else is a bug, and shows where it stands."""
-
-
-def wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class StoreArchive:
-    """The store as `Receipts` reads it (`BlockArchive`)."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def block(self, number: int) -> bytes | None:
-        stored = self._store.block(number)
-        return None if stored is None else stored.data
-
-    def transaction_place(self, transaction_hash: bytes) -> tuple[int, int] | None:
-        return self._store.transaction(transaction_hash)
 
 
 class Node:

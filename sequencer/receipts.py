@@ -26,6 +26,7 @@ from state.block import (
     TransactionResult,
 )
 from state.errors import RejectCode
+from state.store import Store
 
 SIDE_NAMES = ("buy", "sell")
 END_NAMES = tuple(OrderEnd(end).name.lower().replace("_", "-") for end in range(len(OrderEnd)))
@@ -76,11 +77,18 @@ class OperationView(msgspec.Struct, frozen=True):
 
 
 class FeeView(msgspec.Struct, frozen=True):
-    """What was charged: for inclusion, and on fills (negative is a rebate)."""
+    """What was charged: for inclusion, and on fills (negative is a rebate). The parts add up to inclusion; what
+    each is: `state/fees.py`."""
 
     total_uusd: int
     inclusion_uusd: int
     trading_uusd: int
+    data_uusd: int = 0
+    bandwidth_uusd: int = 0
+    execution_uusd: int = 0
+    growth_uusd: int = 0
+    finality_uusd: int = 0
+    risk_uusd: int = 0
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -160,7 +168,7 @@ class ReceiptMaker:
             block.batch,
             [operation_view(each) for each in result.operations],
             fills,
-            FeeView(result.fee_uusd + trading_uusd, result.fee_uusd, trading_uusd),
+            FeeView(result.fee_uusd + trading_uusd, result.fee_uusd, trading_uusd, *result.fee_parts),
             result.withdrawal or None,
         )
 
@@ -201,6 +209,20 @@ class BlockArchive(Protocol):
 
     def transaction_place(self, transaction_hash: bytes) -> tuple[int, int] | None:
         """(block number, index) of a transaction."""
+
+
+class StoreArchive(BlockArchive):
+    """The node's store as an archive."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def block(self, number: int) -> bytes | None:
+        stored = self._store.block(number)
+        return None if stored is None else stored.data
+
+    def transaction_place(self, transaction_hash: bytes) -> tuple[int, int] | None:
+        return self._store.transaction(transaction_hash)
 
 
 encode_block: Callable[[SealedBlock], bytes] = msgspec.msgpack.Encoder().encode

@@ -6,12 +6,11 @@ reports must follow the node: never be ahead of it, since it refuses what is fro
 
 from __future__ import annotations
 
-import time
-
 import trio
 
 from l1_bridge.client import RpcClient
 from sequencer.client import NodeClient
+from sequencer.clock import wall_clock_ms
 from sequencer.devnet_clock import TOLERANCE_S
 
 JITTER_MS = 500
@@ -25,7 +24,7 @@ class JobClock:
         self._ahead_ms = 0
 
     def __call__(self) -> int:
-        return time.time_ns() // 1_000_000 + self._ahead_ms
+        return wall_clock_ms() + self._ahead_ms
 
     async def follow(self, client: NodeClient) -> None:
         """Takes the node's time over if it is later. Raises NodeUnreachable."""

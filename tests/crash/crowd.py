@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from sequencer.client import NodeClient, NodeError, NodeUnreachable
-from sequencer.node import wall_clock_ms
+from sequencer.clock import wall_clock_ms
 from state.actions import (
     Action,
     BulkOrders,

@@ -17,6 +17,7 @@ import trio
 
 from sequencer import logs
 from sequencer.client import NodeClient
+from sequencer.clock import wall_clock_ms
 from sequencer.config import (
     AdminSection,
     BatchesSection,
@@ -26,7 +27,7 @@ from sequencer.config import (
     NodeSection,
     ServerSection,
 )
-from sequencer.node import Node, wall_clock_ms
+from sequencer.node import Node
 from sequencer.signing import SecretKey
 from state import wire
 from state.actions import (

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from sequencer.client import NodeError
+from sequencer.clock import wall_clock_ms
 from sequencer.errors import ErrorCode
-from sequencer.node import wall_clock_ms
 from state import keys
 from state.actions import (
     BulkOrders,

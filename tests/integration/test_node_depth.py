@@ -15,7 +15,7 @@ from sequencer import cli_depth, cli_trader
 from sequencer.cli_options import Signing
 from sequencer.cli_units import signed_dollars
 from sequencer.client import NodeError
-from sequencer.node import wall_clock_ms
+from sequencer.clock import wall_clock_ms
 from state.actions import (
     Action,
     Cancel,

@@ -12,10 +12,11 @@ import trio
 
 from sequencer.admin import load_token
 from sequencer.client import NodeClient, NodeError, NodeUnreachable
+from sequencer.clock import wall_clock_ms
 from sequencer.config import BatchesSection, BlocksSection, MempoolSection
 from sequencer.config_file import ConfigError
 from sequencer.errors import ErrorCode
-from sequencer.node import Node, wall_clock_ms
+from sequencer.node import Node
 from state.actions import AuthorizeSessionKey, CancelAllAfter, RevokeSessionKey, Scope, Side
 from state.block import L1Message, MessageKind
 from state.errors import RejectCode

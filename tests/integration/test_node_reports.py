@@ -9,7 +9,7 @@ import pytest
 
 from sequencer.api_oracle import report_json
 from sequencer.client import NodeError
-from sequencer.node import wall_clock_ms
+from sequencer.clock import wall_clock_ms
 from state.actions import OracleReport, Price
 from state.eip712 import report_digest
 from state.keys import FEED, name_key

@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from sequencer.client import NodeClient
+from sequencer.clock import wall_clock_ms
 from sequencer.config_file import ConfigError, load
-from sequencer.node import wall_clock_ms
 from sequencer.oracle_config import moment_ms
 from sequencer.oracle_open import open_source
 from sequencer.oracle_publisher import OracleConfig, OraclePublisher, PublisherSection
