@@ -72,7 +72,7 @@ def check_place_trigger(view: StateView, block: BlockContext, action: PlaceTrigg
     terms = instrument_of(view, order.market)
     check_trading(view, block, terms, order.reduce_only)
     check_size(terms, order.size_ulots)
-    if order.kind <= _POST_ONLY and 0 < order.expiry_s <= block.now_s:
+    if order.expiry_s < 0 or (order.kind <= _POST_ONLY and 0 < order.expiry_s <= block.now_s):
         raise Rejected(RejectCode.ORDER_EXPIRED, now_s=block.now_s, got=order.expiry_s)
     if not 0 < action.trigger_uusd <= MAX_PRICE_UUSD:
         raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE, maximum=MAX_PRICE_UUSD, got=action.trigger_uusd)

@@ -9,6 +9,7 @@ from typing import Any
 from state.actions import (
     Action,
     AuthorizeSessionKey,
+    Bid,
     BulkOrders,
     Cancel,
     CancelAll,
@@ -16,6 +17,8 @@ from state.actions import (
     CancelOrder,
     CancelQuote,
     CancelTrigger,
+    Deleverage,
+    EndAuction,
     ExecuteQuote,
     Leg,
     OracleReport,
@@ -35,6 +38,7 @@ from state.actions import (
     SetProtection,
     Side,
     SignedAction,
+    StartAuction,
     Transaction,
     Transfer,
     TriggerCondition,
@@ -43,8 +47,12 @@ from state.actions import (
 )
 from state.block import L1Message, MessageKind
 from state.hashing import keccak
+from state.keys import account_key, auction_key
+from state.leaves import Account
 from state.rules import rule_of
+from state.seizure import health, holdings
 from state.units import PPM
+from state.view import StateView
 from tools.exchange import COIN, PUBLISHERS, USD, VAULT, deposit_message, instrument, owner_address
 
 MARKETS = 2
@@ -73,6 +81,10 @@ class Traffic:
         self.placed: dict[int, list[tuple[int, int]]] = {}
         self.waiting: dict[int, list[tuple[int, int]]] = {}
         """Triggers, as `placed` has orders."""
+        self.view: StateView | None = None
+        """If set, it is looked at to find who can be liquidated; otherwise that is guessed."""
+        self.weak: list[int] = []
+        self.auctions: list[int] = []
         self.count = 0
 
     def number(self, sensible: int) -> int:
@@ -89,7 +101,7 @@ class Traffic:
             terms = instrument(f"C{number}-PERPETUAL", f"C{number}", max_size_ulots=50 * COIN)
             messages.append(L1Message(MessageKind.LIST_INSTRUMENT, VAULT, 0, terms.encode()))
         messages += [
-            deposit_message(owner_address(owner), 0, self.random.choice((2_000, 10_000, 50_000)) * USD)
+            deposit_message(owner_address(owner), 0, self.random.choice((2_000, 3_000, 50_000)) * USD)
             for owner in (*range(1, OWNERS + 1), 1, 2)
         ]
         return messages
@@ -188,8 +200,10 @@ class Traffic:
             RevokeSessionKey: {"key": address},
             CancelAllAfter: {"timeout_s": self.number(some(0, 30))},
             **self.depth(account),
+            **self.liquidation(),
         }
         weights = [12, 2, 0.3, 2, 3, 0.5, 0.5, 0.4, 0.4, 0.3, 1, 0.1, 0.5, 0.2, 2, 0.3]
+        weights += [6 if self.weak else 0.3] + [3.0 if self.auctions else 0.3] * 3
         (kind,) = self.random.choices(list(kinds), weights)
         made: Action = kind(**fields, **kinds[kind])
         orders = made.orders if isinstance(made, BulkOrders) else ()
@@ -246,6 +260,40 @@ class Traffic:
             CancelTrigger: {"cancel": Cancel(market, order_id)},
         }
 
+    def look(self) -> None:
+        """Notes who is below maintenance margin, and who is in auction."""
+        if self.view is None:
+            return
+        self.weak, self.auctions = [], []
+        for number in range(1, ACCOUNTS + 1):
+            account: Account | None = self.view.get(account_key(number))
+            if account is not None and health(self.view, number, account.cash_uusd).maintenance_uusd < 0:
+                self.weak.append(number)
+            if self.view.get(auction_key(number)) is not None:
+                self.auctions.append(number)
+
+    def liquidation(self) -> dict[type[Any], dict[str, Any]]:
+        """Fields of what liquidates."""
+        some, chance = self.random.randint, self.random
+        anybody = some(1, ACCOUNTS)
+        liquidated = self.number(chance.choice([*self.auctions * 4, anybody]))
+        held = holdings(self.view, liquidated) if self.view and liquidated in self.auctions else []
+        others = tuple(self.number(some(1, ACCOUNTS)) for _ in range(some(0, 6)))
+        return {
+            StartAuction: {"liquidated": self.number(chance.choice([*self.weak * 2, anybody]))},
+            Bid: {
+                "liquidated": liquidated,
+                "share_ppm": self.number(chance.choice((0, 1, 1_000, 50_000, 300_000, PPM))),
+                "min_reward_uusd": self.number(chance.choice((0, 0, 0, 5 * USD))),
+            },
+            EndAuction: {"liquidated": liquidated},
+            Deleverage: {
+                "liquidated": liquidated,
+                "market": self.number(chance.choice([some(1, MARKETS), *(each.market for each in held)])),
+                "counterparties": others,
+            },
+        }
+
     def transaction(self) -> Transaction:
         action = self.action()
         owner = (action.account - 1) % OWNERS + 1
@@ -259,10 +307,11 @@ class Traffic:
         return Transaction(SignedAction(action, bytes(64)), tuple(signers), digest)
 
     def update(self) -> Transaction:
-        """All publishers report marks after a random step, indexes near them."""
+        """All publishers report marks after a random step, a fall now and then, indexes near them."""
         prices = []
+        low, high = (810, 860) if self.random.random() < 0.2 else (940, 1_150)
         for number in range(MARKETS):
-            self.mark[number] = self.mark[number] * self.random.randint(900, 1_110) // 1_000
+            self.mark[number] = self.mark[number] * self.random.randint(low, high) // 1_000
             self.mark[number] = max(10 * USD, min(self.mark[number], 10**6 * USD))
             index = self.mark[number] * self.random.randint(990, 1_010) // 1_000
             prices += [
@@ -277,6 +326,7 @@ class Traffic:
     def block(self, size: int = 12) -> list[Transaction]:
         """Transactions in order of class and bid, but for a few that are not."""
         self.now_ms += self.random.choice((1, 50, 50, 900, 5_000))
+        self.look()
         transactions = [self.transaction() for _ in range(self.random.randint(0, size))]
 
         def place(transaction: Transaction) -> tuple[int, int]:

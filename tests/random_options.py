@@ -30,7 +30,7 @@ class OptionTraffic(Traffic):
 
     def __init__(self, seed: int, view: StateView, absurdity: float = 0.0) -> None:
         super().__init__(seed, absurdity)
-        self.view = view
+        self.view: StateView = view
         today = self.now_ms // MS_PER_S // DAY_S * DAY_S + EXPIRY_HOUR_S
         self.now_ms = today * MS_PER_S - SETTLEMENT_WINDOW_MS - 2 * BEAT_MS
         self.expiry_ms = today * MS_PER_S

@@ -41,6 +41,7 @@ class Run:
         self.orders: dict[int, list[OrderRecord]] = defaultdict(list)
         self.changes: dict[int, int] = defaultdict(int)
         traffic = Traffic(seed)
+        traffic.view = self.machine.view
         self.add(traffic, first=True)
         for _ in range(BLOCKS):
             self.add(traffic)

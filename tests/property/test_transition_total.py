@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ class Run:
         self.source = MemorySource({key: leaf.encode() for key, leaf in genesis_leaves().items()})
         self.view = CachedState(self.source, max_clean)
         self.traffic = Traffic(seed, absurdity)
+        self.traffic.view = self.view
         self.executed = self.refused = self.trades = 0
+        self.liquidations: Counter[int] = Counter()
         open_batch(self.view, next_batch(self.view))
         BlockExecution(self.view, self.traffic.now_ms, 0, self.traffic.setup()).end()
 
@@ -62,7 +65,8 @@ class Run:
 
     def execute(self, execution: BlockExecution, transaction: Transaction) -> None:
         try:
-            execution.execute(transaction)
+            result = execution.execute(transaction)
+            self.liquidations.update(event.change for event in result.liquidations)
             self.executed += 1
         except Rejected:
             self.refused += 1

@@ -93,6 +93,7 @@ def test_every_step_executes_from_its_witness(seed: int) -> None:
     view = CachedState(source, 10**6)
     open_batch(view, next_batch(view))
     traffic = Traffic(seed, 0.01)
+    traffic.view = view
     messages: list[L1Message] = traffic.setup()
     for _ in range(25):
         transactions = traffic.block()

@@ -364,6 +364,7 @@ def test_bad_triggers() -> None:
     refused(RejectCode.REDUCE_ONLY_INCREASES, reduce_only=True)
     past = {"kind": OrderKind.LIMIT, "expiry_s": exchange.now_ms // 1_000}
     refused(RejectCode.ORDER_EXPIRED, **past)
+    refused(RejectCode.ORDER_EXPIRED, expiry_s=-1)
     for _ in range(3):
         place(exchange)
     parameters = exchange.parameters
