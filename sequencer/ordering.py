@@ -1,8 +1,8 @@
 """The order of transactions within a block: a rule, not a favour (state/PROTOCOL.md, section 8).
 
-Oracle updates, then cancels, then post-only orders, then everything else by its bid; ties by arrival. The
-classes are the transition's own (`state/rules.py`), which refuses what stands out of this order: arranging
-only saves honest work.
+Oracle updates, then cancels, then post-only orders, then everything else; in each class by bid, ties by
+arrival. Classes and bids are the transition's own rule, which refuses what stands out of it: arranging only
+saves honest work. When not all that waits fits a block, lanes say what must not be crowded out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
-from state.actions import OracleUpdate, Payload
+from state.actions import (
+    Action,
+    Bid,
+    BulkOrders,
+    Deleverage,
+    EndAuction,
+    OracleUpdate,
+    Payload,
+    PlaceOrder,
+    PlaceTrigger,
+    StartAuction,
+)
 from state.rules import rule_of
 
 
@@ -20,6 +31,16 @@ class OrderingClass(IntEnum):
     CANCEL = 1
     POST_ONLY = 2
     BID = 3
+
+
+class Lane(IntEnum):
+    """Who gets room in a block first."""
+
+    ORACLE = 0
+    CANCEL = 1
+    REDUCING = 2
+    """Reduce-only orders, and what liquidates."""
+    OTHER = 3
 
 
 class Ordered(Protocol):
@@ -32,16 +53,30 @@ class Ordered(Protocol):
 
 Candidate = TypeVar("Candidate", bound=Ordered)
 
-_BID = int(OrderingClass.BID)
-
 
 def place_in_order(payload: Payload) -> tuple[int, int]:
-    """(class, bid in uusd) of a transaction; the bid counts in the last class only."""
+    """(class, bid in uusd) of a transaction."""
     if isinstance(payload, OracleUpdate):
         return OrderingClass.ORACLE, 0
     action = payload.action
-    order_class = rule_of(action).order_class
-    return order_class, action.priority_bid_uusd if order_class == _BID else 0
+    return rule_of(action).order_class, action.priority_bid_uusd
+
+
+def lane_of(ordering_class: int, payload: Payload) -> Lane:
+    """Of a transaction of this class."""
+    if ordering_class <= OrderingClass.CANCEL:
+        return Lane(ordering_class)
+    is_reducing = not isinstance(payload, OracleUpdate) and _reduces(payload.action)
+    return Lane.REDUCING if is_reducing else Lane.OTHER
+
+
+def _reduces(action: Action) -> bool:
+    """Whether it can only take risk away: from its own account, or from one that cannot carry it."""
+    if isinstance(action, PlaceOrder | PlaceTrigger):
+        return action.order.reduce_only
+    if isinstance(action, BulkOrders):
+        return not action.replacements and all(order.reduce_only for order in action.orders)
+    return isinstance(action, StartAuction | Bid | EndAuction | Deleverage)
 
 
 def arrange(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sequencer.ordering import OrderingClass, arrange, place_in_order
+from sequencer.ordering import Lane, OrderingClass, arrange, lane_of, place_in_order
 from state.actions import (
     Action,
     AuthorizeSessionKey,
@@ -27,6 +27,7 @@ from state.actions import (
     Scope,
     Side,
     SignedAction,
+    StartAuction,
     Transfer,
     Withdraw,
 )
@@ -40,6 +41,7 @@ ENVELOPE: dict[str, Any] = {
 }
 LIMIT = Order(1, Side.BUY, OrderKind.LIMIT, 100, 100)
 POST = Order(1, Side.BUY, OrderKind.POST_ONLY, 100, 100)
+CLOSING = Order(1, Side.SELL, OrderKind.LIMIT, 100, 100, True)
 CANCEL = Cancel(1, 64)
 REPLACE = Replacement(1, 64, 100, 100)
 
@@ -47,13 +49,13 @@ REPLACE = Replacement(1, 64, 100, 100)
 @pytest.mark.parametrize(
     ("action", "expected"),
     [
-        (CancelOrder(**ENVELOPE, cancel=CANCEL), (OrderingClass.CANCEL, 0)),
-        (CancelAll(**ENVELOPE), (OrderingClass.CANCEL, 0)),
-        (CancelAllAfter(**ENVELOPE, timeout_s=5), (OrderingClass.CANCEL, 0)),
-        (RevokeSessionKey(**ENVELOPE, key=bytes(20)), (OrderingClass.CANCEL, 0)),
-        (BulkOrders(**ENVELOPE, cancels=(CANCEL,)), (OrderingClass.CANCEL, 0)),
-        (PlaceOrder(**ENVELOPE, order=POST), (OrderingClass.POST_ONLY, 0)),
-        (BulkOrders(**ENVELOPE, cancels=(CANCEL,), orders=(POST, POST)), (OrderingClass.POST_ONLY, 0)),
+        (CancelOrder(**ENVELOPE, cancel=CANCEL), (OrderingClass.CANCEL, 7)),
+        (CancelAll(**ENVELOPE), (OrderingClass.CANCEL, 7)),
+        (CancelAllAfter(**ENVELOPE, timeout_s=5), (OrderingClass.CANCEL, 7)),
+        (RevokeSessionKey(**ENVELOPE, key=bytes(20)), (OrderingClass.CANCEL, 7)),
+        (BulkOrders(**ENVELOPE, cancels=(CANCEL,)), (OrderingClass.CANCEL, 7)),
+        (PlaceOrder(**ENVELOPE, order=POST), (OrderingClass.POST_ONLY, 7)),
+        (BulkOrders(**ENVELOPE, cancels=(CANCEL,), orders=(POST, POST)), (OrderingClass.POST_ONLY, 7)),
         (BulkOrders(**ENVELOPE, orders=(POST, LIMIT)), (OrderingClass.BID, 7)),
         (BulkOrders(**ENVELOPE, replacements=(REPLACE,)), (OrderingClass.BID, 7)),
         (BulkOrders(**ENVELOPE, replacements=(REPLACE,), orders=(POST,)), (OrderingClass.BID, 7)),
@@ -71,6 +73,25 @@ def test_class_and_bid_of_every_action(action: Action, expected: tuple[int, int]
     assert place_in_order(SignedAction(action, bytes(64))) == expected
 
 
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (CancelOrder(**ENVELOPE, cancel=CANCEL), Lane.CANCEL),
+        (PlaceOrder(**ENVELOPE, order=LIMIT), Lane.OTHER),
+        (PlaceOrder(**ENVELOPE, order=POST), Lane.OTHER),
+        (PlaceOrder(**ENVELOPE, order=CLOSING), Lane.REDUCING),
+        (BulkOrders(**ENVELOPE, cancels=(CANCEL,), orders=(CLOSING, CLOSING)), Lane.REDUCING),
+        (BulkOrders(**ENVELOPE, orders=(CLOSING, LIMIT)), Lane.OTHER),
+        (BulkOrders(**ENVELOPE, replacements=(REPLACE,), orders=(CLOSING,)), Lane.OTHER),
+        (StartAuction(**ENVELOPE, liquidated=2), Lane.REDUCING),
+        (Transfer(**ENVELOPE, to_account=2, amount_uusd=1), Lane.OTHER),
+    ],
+)
+def test_lanes(action: Action, expected: Lane) -> None:
+    payload = SignedAction(action, bytes(64))
+    assert lane_of(place_in_order(payload)[0], payload) is expected
+
+
 def test_oracle_updates_come_first() -> None:
     assert place_in_order(OracleUpdate(())) == (OrderingClass.ORACLE, 0)
 
@@ -84,7 +105,7 @@ class Candidate:
 
 def test_by_class_then_bid_then_arrival() -> None:
     random.seed(7)
-    places = [(0, 0), (1, 0), (1, 0), (2, 0), (3, 9), (3, 5), (3, 5), (3, 0)]
+    places = [(0, 0), (1, 3), (1, 0), (1, 0), (2, 4), (2, 0), (3, 9), (3, 5), (3, 5), (3, 0)]
     wanted = [Candidate(kind, bid, arrival) for arrival, (kind, bid) in enumerate(places)]
     for _ in range(20):
         shuffled = random.sample(wanted, len(wanted))
