@@ -31,8 +31,10 @@ from l1_bridge.blobs import DATA_BYTES_PER_BLOB, GAS_PER_BLOB
 from l1_bridge.posting import CHUNK_GAS, POST_GAS
 from l1_bridge.types import Fees
 
-LOOKS = 32
-"""Waits are looked at in steps of this fraction of `max_delay_s`."""
+RECENT_S = 900.0
+"""Time constant of the recent prices' averages."""
+WAITS = tuple(part / 256 for part in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
+"""The waits looked at, as parts of `max_delay_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,12 @@ class PolicyTerms:
     """Goes out at once."""
     backlog_bytes: int = 6 * DATA_BYTES_PER_BLOB
     """With as much waiting, closed batches and the open one, a blob's worth goes out at once."""
-    recent_s: float = 900.0
-    """Time constant of the recent prices' averages."""
-    revert_s: float = 900.0
-    """Time constant with which prices return to them."""
+    revert_s: float = 450.0
+    """Time constant with which prices return to their recent averages: of 300 to 900 s what saved most, with
+    `luck` and `delay_worth` as they are, on recorded fees of 2022, 2024 and 2025 (tools/posting_curve)."""
     delay_worth: float = 0.1
     """Share of the cost that must be saved to justify a wait of `max_delay_s`; less in proportion."""
-    luck: float = 0.3
+    luck: float = 0.1
     """Standard deviations by which the best moment of a long wait is expected to beat the mean."""
     data: str = "auto"
     """As the poster's: `auto`, `calldata` or `blobs`."""
@@ -155,15 +156,15 @@ def _best_wait(
     share_now = _share(seen.bytes, prices, by_calldata)
     left_s = terms.max_delay_s - seen.age_s
     best, saving, best_s = 0.0, 0.0, 0.0
-    for look in range(1, LOOKS + 1):
-        wait_s = look * terms.max_delay_s / LOOKS
+    for part in WAITS:
+        wait_s = part * terms.max_delay_s
         if wait_s > left_s:
             break
         staying = math.exp(-wait_s / terms.revert_s)
         luck = math.exp(-terms.luck * spread * math.sqrt(1 - staying * staying))
         later = math.exp(log_level * (staying - 1)) * luck
         later *= _share(seen.bytes + seen.bytes_per_s * wait_s, prices, by_calldata) / share_now
-        worth = 1 - terms.delay_worth * look / LOOKS - later
+        worth = 1 - terms.delay_worth * part - later
         if worth > best:
             best, saving, best_s = worth, 1 - later, wait_s
     return saving, best_s
@@ -218,7 +219,7 @@ def _spread(size: int, prices: L1Prices, by_calldata: bool) -> float:
 class RecentPrices:
     """Averages of the prices seen: exponential in time, of logarithms. Not for several threads."""
 
-    def __init__(self, recent_s: float = PolicyTerms.recent_s) -> None:
+    def __init__(self, recent_s: float = RECENT_S) -> None:
         self._recent_s = recent_s
         self._last_s = -math.inf
         self._gas = _Average()

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from sequencer.api_context import ApiContext
 from sequencer.api_transactions import MarginView, margin_view
+from sequencer.closing import PostingView
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.receipts import SIDE_NAMES, Receipt, SealedBlock, hex_of, wallet_signature
@@ -173,6 +174,8 @@ class Status(msgspec.Struct, frozen=True):
     l1_block: int
     margin_checks: int
     """Margin requirements that this process has computed since its start."""
+    posting: PostingView
+    """Why the open batch is not on its way to L1 yet."""
 
 
 class ChainApi:
@@ -440,5 +443,6 @@ class ChainApi:
             ready=not reasons,
             reasons=reasons,
             margin_checks=MARGIN_CHECKS.number,
+            posting=context.closing.view(context.link.poster.state if context.link.poster else ""),
             **context.summary(),
         )

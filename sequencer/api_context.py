@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from sequencer.closing import Closing
 from sequencer.committer import TreeAccess
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.health import Health
@@ -42,6 +43,8 @@ class ApiContext:
     reports: ReportPool
     reads: trio.CapacityLimiter
     """Worker threads for reads of the disk, so that they never take those of sealing."""
+    closing: Closing
+    """When the open batch goes out."""
 
     def listed(self, name: str) -> Listed:
         """The instrument of that name. Raises RpcError NOT_FOUND."""

@@ -19,11 +19,16 @@ from l1_bridge.inbox import InboxDiverged, InboxFollower, Messages
 from l1_bridge.keys import Signer
 from l1_bridge.poster import Poster
 from l1_bridge.posting import GWEI, Limits
+from l1_bridge.posting_policy import RecentPrices
 from l1_bridge.rollup import RollupContract, RollupInfo
+from l1_bridge.types import L1Error
 from sequencer.config import L1Section, PosterSection
 from sequencer.l1_link import L1Link
 
 log = structlog.get_logger("bridge")
+
+PRICE_LOOK_S = 6.0
+"""Between two looks at L1's fees: half the time of its blocks."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class NodeBridge:
                     link.poster = poster.status
                     nursery.start_soon(poster.run)
                     nursery.start_soon(_notify, link, poster)
+                    nursery.start_soon(self._watch_prices, link)
                 task_status.started()
         finally:
             kzg.close()
@@ -62,6 +68,15 @@ class NodeBridge:
         )
         contract = RollupContract(self.client, self.info.address)
         return Poster(contract, signer, link, link, limits, link, kzg, poll_s=self.l1.poll_ms / 1000)
+
+    async def _watch_prices(self, link: L1Link) -> None:
+        recent = RecentPrices()
+        while True:
+            try:
+                link.priced(recent.observed(trio.current_time(), await self.client.fees()))
+            except L1Error as error:
+                log.warning("L1's fees cannot be read", error=str(error))
+            await trio.sleep(PRICE_LOOK_S)
 
     async def _follow(self, link: L1Link) -> None:
         follower = InboxFollower(

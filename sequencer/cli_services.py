@@ -17,12 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from l1_bridge.client import connect
 from l1_bridge.keys import DEVNET_CHAIN_IDS, Signer
-from l1_bridge.rollup import RollupContract
+from l1_bridge.rollup import RollupContract, RollupInfo
 from l1_bridge.verifier import RootMismatch, VerifiedBatch, Verifier
 from l1_bridge.workers import collect_seldom
 from sequencer import logs
 from sequencer.bridge import NodeBridge
-from sequencer.config import L1Section, NodeConfig, VerifierConfig
+from sequencer.config import BatchesSection, L1Section, NodeConfig, VerifierConfig
 from sequencer.config_file import ConfigError
 from sequencer.devnet_clock import DevnetClock
 from sequencer.node import Node, serve_node
@@ -58,6 +58,7 @@ async def run_node(config: NodeConfig) -> None:
             raise ConfigError(
                 "l1.rollup: the contract starts from another genesis state than this software's"
             )
+        check_delay(config.batches, info)
         signer = None
         if config.poster.enabled:
             poster_key = await trio.to_thread.run_sync(load_key, config.poster_key, "poster_key")
@@ -74,6 +75,15 @@ async def run_node(config: NodeConfig) -> None:
             nursery.start_soon(clock.run)
             await serve_node(Node(config, domain, key, bridge, keeper_key=keeper, now_ms=clock))
             nursery.cancel_scope.cancel()
+
+
+def check_delay(batches: BatchesSection, info: RollupInfo) -> None:
+    """Raises ConfigError when a batch may wait for so long that forced messages come too late."""
+    limit_ms = info.forced_delay_s * 1000 // 2
+    if batches.max_delay_ms > limit_ms:
+        raise ConfigError(
+            f"batches.max_delay_ms: must not exceed {limit_ms}, half of the contract's forcedDelay"
+        )
 
 
 async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> None:

@@ -164,17 +164,22 @@ class BlocksSection:
 
 @dataclass(frozen=True, slots=True)
 class BatchesSection:
-    """When the open batch is closed and posted; whichever comes first."""
+    """When the open batch is closed and posted: full, or when waiting longer saves nothing (OPERATING.md)."""
 
     max_bytes: int = 380_928
     """Encoded size; the default fills three blobs, so that the gas of posting is shared by many orders."""
     max_age_ms: int = 60_000
+    """Age from which on it is closed, unless waiting for more orders or cheaper L1 gas is expected to pay."""
+    max_delay_ms: int = 600_000
+    """Age at which it is closed whatever L1 costs: what users are promised. As max_age_ms: it never waits."""
     max_blocks: int = 4_096
 
     def __post_init__(self) -> None:
         _positive(self)
         if self.max_bytes > PROTOCOL_BATCH_BYTES:
             raise ValueError(f"max_bytes: the protocol allows {PROTOCOL_BATCH_BYTES}")
+        if self.max_delay_ms < self.max_age_ms:
+            raise ValueError("max_delay_ms: must not be shorter than max_age_ms")
         if self.max_blocks > PROTOCOL_BATCH_BLOCKS:
             raise ValueError(f"max_blocks: the protocol allows {PROTOCOL_BATCH_BLOCKS}")
 

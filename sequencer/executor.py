@@ -20,6 +20,7 @@ from typing import Protocol
 
 import trio
 
+from sequencer.closing import Closing
 from sequencer.config import BatchesSection, BlocksSection
 from sequencer.ingress import Ingress
 from sequencer.machine import Changes, ExecutedBlock, Machine
@@ -137,6 +138,7 @@ class Executor:
         metrics: Metrics,
         blocks: BlocksSection,
         batches: BatchesSection,
+        closing: Closing,
         *,
         now_ms: Callable[[], int],
     ) -> None:
@@ -148,6 +150,7 @@ class Executor:
         self._metrics = metrics
         self._blocks = blocks
         self._batches = batches
+        self._closing = closing
         self._now_ms = now_ms
         self._closer = closer
         self._awaiting: dict[int, list[Pending]] = {}
@@ -204,12 +207,12 @@ class Executor:
         if self._has_work():
             if self._is_full():
                 await self._closer.wait_idle()
-                await self._close_batch()
+                await self._close_batch("full")
             block = await self._make_block()
             if block is not None:
                 await self._sealer.put(block)
-        if self._must_close():
-            await self._close_batch()
+        if (why := self._why_close()) is not None:
+            await self._close_batch(why)
         elif self._machine.batch is not None and trio.current_time() >= self._next_slice:
             self._pass_on_changes()
 
@@ -219,14 +222,18 @@ class Executor:
             self._next_slice = trio.current_time() + SLICE_S
             self._closer.prepare(self._machine.take_changes())
 
-    async def _close_batch(self) -> None:
+    async def _close_batch(self, why: str) -> None:
         self._close_wanted = self._no_room = False
-        if self._machine.batch is not None:
+        batch = self._machine.batch
+        if batch is not None:
             self._closer.begin()
-            await self._sealer.put(self._machine.close())
+            closed = self._machine.close()
+            self._closing.closed(closed.number, len(closed.data), batch.opened_ms)
+            self._metrics.batches_closed.labels(why).inc()
+            await self._sealer.put(closed)
 
     async def _until_work(self) -> None:
-        while not (self._draining or self._has_work() or self._must_close()):
+        while not (self._draining or self._has_work() or self._why_close()):
             self._wake = trio.Event()
             with trio.move_on_after(IDLE_LOOK_S):
                 await self._wake.wait()
@@ -259,16 +266,20 @@ class Executor:
         batch = self._machine.batch
         return batch is not None and (
             self._no_room
-            or batch.bytes >= self._batches.max_bytes - self._batches.max_bytes // 16
+            or batch.bytes >= self._closing.full_bytes
             or len(batch.encoded) >= self._batches.max_blocks
         )
 
-    def _must_close(self) -> bool:
-        batch = self._machine.batch
-        if batch is None or self._closer.is_busy:
-            return False
-        age_ms = self._now_ms() - batch.opened_ms
-        return self._close_wanted or self._is_full() or age_ms >= self._batches.max_age_ms
+    def _why_close(self) -> str | None:
+        """The rule by which the open batch is to be closed now, or None."""
+        if self._machine.batch is None or self._closer.is_busy:
+            return None
+        if self._close_wanted:
+            return "asked"
+        if self._is_full():
+            return "full"
+        judged = self._closing.look()
+        return judged.verdict.rule.value if judged is not None and judged.verdict.post else None
 
     async def _make_block(self) -> ExecutedBlock | None:
         """Executes one block, or finds nothing to put in; refused transactions are answered at once."""

@@ -13,8 +13,10 @@ from typing import Protocol
 import trio
 
 from l1_bridge.poster_types import PosterStatus
+from l1_bridge.posting_policy import L1Prices
 from l1_bridge.rollup import Batch, BatchEvent
 from l1_bridge.types import L1Receipt
+from sequencer.closing import L1Side
 from sequencer.committer import TreeAccess
 from sequencer.executor import Inbox
 from sequencer.metrics import Metrics
@@ -23,6 +25,9 @@ from state import keys
 from state.leaves import System
 from state.proofs import MembershipProof
 from state.store import Store
+
+PRICE_KEPT_S = 120.0
+"""Older fees are not L1's price any more: ten of its blocks."""
 
 
 class L1Link:
@@ -57,10 +62,23 @@ class L1Link:
         self.posted_batch = 0
         self.confirmed_batch = 0
         self.finalized_batch = 0
+        self._prices: L1Prices | None = None
+        self._priced_at_s = 0.0
 
     def seen(self) -> None:
         """L1 has answered, and messages up to its confirmed head have been read."""
         self._on_seen()
+
+    def priced(self, prices: L1Prices) -> None:
+        """L1's fees were looked at."""
+        self._prices, self._priced_at_s = prices, trio.current_time()
+
+    def side(self) -> L1Side | None:
+        """L1 as the closing of batches has to see it; None when no poster runs here."""
+        if self.poster is None:
+            return None
+        fresh = trio.current_time() - self._priced_at_s <= PRICE_KEPT_S
+        return L1Side(self._prices if fresh else None, self.posted_batch)
 
     # the poster's BatchSource
 

@@ -26,6 +26,9 @@ class Metrics:
         self.fills = self._counter("fills", "Trades between two orders")
         self.blocks = self._counter("blocks", "Blocks executed")
         self.batches = self._counter("batches", "Batches closed")
+        self.batches_closed = Counter(
+            "straddle_batches_closed", "Batches closed, by what decided", ["rule"], registry=self.registry
+        )
         self.l1_messages = self._counter("l1_messages", "L1 messages consumed")
         self.rejects = Counter(
             "straddle_rejects", "Transactions refused, by code", ["code"], registry=self.registry

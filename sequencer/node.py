@@ -36,6 +36,7 @@ from sequencer.api import public_methods
 from sequencer.api_context import ApiContext
 from sequencer.api_liquidations import LiquidationApi
 from sequencer.clock import wall_clock_ms
+from sequencer.closing import Closing
 from sequencer.committer import Committer
 from sequencer.config import NodeConfig
 from sequencer.config_file import ConfigError
@@ -249,6 +250,9 @@ class Node:
             keep_from=self._keep_from,
             on_committed=self._batch_committed,
         )
+        self.closing = Closing(
+            machine, config.batches, config.poster.data, lambda: self.link.side(), now_ms=self._now_ms
+        )
         self.executor = Executor(
             machine,
             self.mempool,
@@ -259,6 +263,7 @@ class Node:
             self.metrics,
             config.blocks,
             config.batches,
+            self.closing,
             now_ms=self._now_ms,
         )
         self.inbox.on_message(self.executor.wake)
@@ -292,6 +297,7 @@ class Node:
             self._now_ms,
             self.reports,
             trio.CapacityLimiter(READ_THREADS),
+            self.closing,
         )
         self.publisher = Publisher(self.feed, self.api)
         for sealed in opened.unsaved:
@@ -319,6 +325,7 @@ class Node:
         watch("inbox_messages", "L1 messages waiting for a block", lambda: len(self.inbox))
         watch("feed_subscribers", "Subscribers", lambda: self.feed.subscriber_count)
         watch("batches_unposted", "Closed batches not on L1 yet", lambda: self._batch_lag())
+        self.closing.watch(self.metrics)
         watch("poster_stopped", "1 when the poster needs an operator", self._poster_stopped)
         watch("margin_checks", "Margin requirements computed", lambda: MARGIN_CHECKS.number)
         watch("history_bytes", "Records of accounts' history", lambda: self.opened.history.size_bytes)

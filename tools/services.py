@@ -29,7 +29,8 @@ class ServiceFailed(CliError):
 def node_config(
     devnet: Devnet, data_dir: Path, port: int, admin_port: int, **overrides: dict[str, Any]
 ) -> str:
-    """A node's TOML for a devnet: small batches often, so that there is something to watch."""
+    """A node's TOML for a devnet: small batches often, so that there is something to watch; they do not
+    wait for a cheaper moment unless `max_delay_ms` says so."""
     tables: dict[str, dict[str, Any]] = {
         "node": {"data_dir": str(data_dir), "chain_id": devnet.deployment.rollup_chain_id},
         "server": {"port": port},
@@ -39,6 +40,7 @@ def node_config(
     }
     for name, values in overrides.items():
         tables[name] = tables.get(name, {}) | values
+    tables["batches"].setdefault("max_delay_ms", tables["batches"]["max_age_ms"])
     return "\n".join(
         f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
         for name, table in tables.items()

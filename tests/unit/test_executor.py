@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from sequencer.checking import Checker, Params, Task
+from sequencer.closing import Closing, L1Side
 from sequencer.config import BatchesSection, BlocksSection
 from sequencer.conservation import Books, ConservationError
 from sequencer.errors import ErrorCode, RpcError
@@ -87,6 +88,10 @@ class Bench:
         )
         self.ingress.use_recovery(recovery)
         self.inbox = Inbox(64)
+        batches = sections.get("batches", BatchesSection(max_age_ms=10_000))
+        self.l1: L1Side | None = None
+        self.metrics = Metrics()
+        self.closing = Closing(self.machine, batches, "auto", lambda: self.l1, now_ms=self.now_ms)
         self.executor = Executor(
             self.machine,
             self.mempool,
@@ -94,9 +99,10 @@ class Bench:
             self.inbox,
             self,  # type: ignore[arg-type]
             self,
-            Metrics(),
+            self.metrics,
             sections.get("blocks", BlocksSection(block_interval_ms=INTERVAL_MS)),
-            sections.get("batches", BatchesSection(max_age_ms=10_000)),
+            batches,
+            self.closing,
             now_ms=self.now_ms,
         )
         self.inbox.on_message(self.executor.wake)
