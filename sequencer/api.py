@@ -12,6 +12,7 @@ from sequencer.api_market import MarketApi
 from sequencer.api_oracle import OracleApi
 from sequencer.api_risk import RiskApi
 from sequencer.api_transactions import TransactionApi
+from sequencer.api_typed_data import TypedDataApi
 from sequencer.api_wallet import WalletApi
 from sequencer.jsonrpc import Method
 
@@ -21,6 +22,7 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
     chain = ChainApi(context)
     return [
         *TransactionApi(context).methods(),
+        *TypedDataApi(context).methods(),
         *chain.methods(),
         *HistoryApi(context).methods(),
         *MarketApi(context).methods(),

@@ -43,6 +43,10 @@ class ErrorCode(IntEnum):
     BAD_SIGNATURE = -31020
     WRONG_SIGNER = -31021
     PAUSED = -31022
+    RFQ_LEGS_DIFFER = -31030
+    TOO_MANY_RFQS = -31031
+    TOO_MANY_QUOTES = -31032
+    QUOTE_OUTBID = -31033
 
 
 MEANING: Final[Mapping[ErrorCode, str]] = {
@@ -64,6 +68,10 @@ MEANING: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.BAD_SIGNATURE: "The signature is malformed or not canonical (high s).",
     ErrorCode.WRONG_SIGNER: "The signer may not act for the account; data has signer and digest.",
     ErrorCode.PAUSED: "The operator has paused intake.",
+    ErrorCode.RFQ_LEGS_DIFFER: "The quote's legs are neither the other side of the request nor the same.",
+    ErrorCode.TOO_MANY_RFQS: "This connection has as many open requests for quotes as it may have.",
+    ErrorCode.TOO_MANY_QUOTES: "This maker has as many quotes there as it may have.",
+    ErrorCode.QUOTE_OUTBID: "The request has as many quotes as it takes, all better ones or as good.",
 }
 
 

@@ -4,7 +4,8 @@ Nursery tree (who is below is closed by who is above):
 
     Node.run
       core      recovery processes, sealer, committer, executor     closed last, when all accepted is durable
-      edge      bridge, feed ticker, report pool, liquidations, servers, keeper    closed before
+      edge      bridge, feed ticker, report pool, liquidations, requests for quotes, servers, keeper
+                                                                    closed before
     signals     (serve_node) ask the node to drain
 
 `run` owns the store and closes it. Start: recover from disk, start the parts, open the port, and only then
@@ -35,6 +36,7 @@ from sequencer.admin import admin_methods, load_token
 from sequencer.api import public_methods
 from sequencer.api_context import ApiContext
 from sequencer.api_liquidations import LiquidationApi
+from sequencer.api_rfq import RfqApi
 from sequencer.clock import wall_clock_ms
 from sequencer.closing import Closing
 from sequencer.committer import Committer
@@ -59,6 +61,8 @@ from sequencer.publisher import Publisher
 from sequencer.receipts import ReceiptMaker, Receipts, Stages, StoreArchive
 from sequencer.recovery import ProcessRecovery, WorkerDied
 from sequencer.report_pool import ReportPool
+from sequencer.rfq import CHANNELS as RFQ_CHANNELS
+from sequencer.rfq import Rfqs
 from sequencer.sealer import Closed, Sealed, Sealer
 from sequencer.signing import SecretKey
 from sequencer.startup import Opened, open_state
@@ -277,7 +281,7 @@ class Node:
             self._l1_seen,
         )
         self.feed = Feed(
-            lambda name: self.publisher.open_channel(name),
+            lambda name: (self.rfqs if name.startswith(RFQ_CHANNELS) else self.publisher).open_channel(name),
             max_subscriptions=config.limits.max_ws_subscriptions,
             limits=FeedLimits(ring_messages=config.feed.history),
         )
@@ -300,6 +304,7 @@ class Node:
             self.closing,
         )
         self.publisher = Publisher(self.feed, self.api)
+        self.rfqs = Rfqs(machine.view, self.feed.publish, self._now_ms)
         for sealed in opened.unsaved:
             self.receipts.add(sealed.block)
             self.committer.sealed(sealed)
@@ -347,13 +352,15 @@ class Node:
         await edge.start(self.publisher.run)
         await edge.start(self.reports.run)
         await edge.start(self.liquidations.run)
+        await edge.start(self.rfqs.run)
         pages = self.health.pages(self.metrics.page)
         admin = App(
             self._dispatcher(admin_methods(self, token)), self._on_fault, pages, allowed_origins=frozenset()
         )
         _, self.admin_port, _ = await self._listen(edge, "admin.port", ADMIN_HOST, config.admin.port, admin)
         liquidations = LiquidationApi(self.api, self.liquidations).methods()
-        methods = [*public_methods(self.api), *liquidations, *self.feed.methods()]
+        requests = RfqApi(self.api, self.rfqs).methods()
+        methods = [*public_methods(self.api), *liquidations, *requests, *self.feed.methods()]
         public = App(
             self._dispatcher(methods),
             self._on_fault,
@@ -432,6 +439,7 @@ class Node:
         self.metrics.block_number.set(block.header.number)
         self.market_data.block_sealed(block, sealed.executed.result.orders)
         self.publisher.block_sealed(sealed)
+        self.rfqs.sealed(sealed.executed)
 
     def _batch_closed(self, closed: Closed) -> None:
         batch = closed.batch
