@@ -13,18 +13,17 @@ import typer
 
 from sequencer.cli_keys import unlock
 from sequencer.cli_options import (
-    DEFAULT_DEADLINE_S,
     DEFAULT_NODE,
     AccountNumber,
     AsJson,
-    Deadline,
+    InstrumentName,
     KeyPath,
-    MaxFee,
     NodeUrl,
-    Nonce,
     PasswordFile,
     Rollup,
     Signing,
+    Size,
+    takes_signing,
 )
 from sequencer.cli_output import note, print_json
 from sequencer.cli_session import Node, names_of, open_node, sign_and_send
@@ -73,10 +72,11 @@ class SignedQuote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @exits_cleanly
+@takes_signing
 def trigger(
     side: Annotated[SideName, typer.Argument(help="buy or sell")],
-    size: Annotated[int, typer.Argument(parser=coins, metavar="SIZE", help="In coins: 0.25")],
-    instrument: Annotated[str, typer.Argument(metavar="INSTRUMENT", help="Such as BTC-PERPETUAL")],
+    size: Size,
+    instrument: InstrumentName,
     above: Annotated[
         int | None,
         typer.Option("--above", parser=price, metavar="DOLLARS", help="Fires at or above this price."),
@@ -102,14 +102,8 @@ def trigger(
     reduce_only: Annotated[
         bool, typer.Option("--reduce-only", help="Only ever make the position smaller; goes with it.")
     ] = False,
-    node: NodeUrl = DEFAULT_NODE,
-    rollup: Rollup = None,
-    key: KeyPath = None,
-    password_file: PasswordFile = None,
-    account: AccountNumber = None,
-    nonce: Nonce = None,
-    deadline: Deadline = DEFAULT_DEADLINE_S,
-    max_fee: MaxFee = None,
+    *,
+    options: Signing,
     as_json: AsJson = False,
 ) -> None:
     """Place a trigger: an order that waits for a price, as a stop or a take-profit."""
@@ -117,7 +111,6 @@ def trigger(
         raise typer.BadParameter("name one of them", param_hint="--above and --below")
     if (limit is None) == (protect is None):
         raise typer.BadParameter("name one of them", param_hint="--price and --protect")
-    options = Signing(node, rollup, key, password_file, account, nonce, deadline, max_fee)
     which = Side.BUY if side is SideName.buy else Side.SELL
     kind = OrderKind.LIMIT if limit is not None else OrderKind.MARKET
     at = (limit if limit is not None else protect) or 0
@@ -192,7 +185,7 @@ def quote(
     account: AccountNumber = None,
 ) -> None:
     """Sign a quote of several legs for one price; whoever has it may take all of it, once, with `block`."""
-    options = Signing(node, rollup, key, password_file, account, None, DEFAULT_DEADLINE_S, None)
+    options = Signing(node, rollup, key, password_file, account)
     agreed = keccak(terms.read_bytes()) if terms else NO_TERMS
     expiry_s = int(time.time()) + valid
     made = partial(
@@ -250,6 +243,7 @@ def _words(quoted: Quote, name_of: Any) -> str:
 
 
 @exits_cleanly
+@takes_signing
 def block(
     path: Annotated[Path, typer.Argument(metavar="QUOTE", help="A file that straddle quote wrote.")],
     limit: Annotated[
@@ -261,18 +255,11 @@ def block(
             help="The most you pay. Default: the quote's.",
         ),
     ] = None,
-    node: NodeUrl = DEFAULT_NODE,
-    rollup: Rollup = None,
-    key: KeyPath = None,
-    password_file: PasswordFile = None,
-    account: AccountNumber = None,
-    nonce: Nonce = None,
-    deadline: Deadline = DEFAULT_DEADLINE_S,
-    max_fee: MaxFee = None,
+    *,
+    options: Signing,
     as_json: AsJson = False,
 ) -> None:
     """Take the other side of a signed quote: all its legs, or none; prints the receipt."""
-    options = Signing(node, rollup, key, password_file, account, nonce, deadline, max_fee)
     try:
         signed = msgspec.json.decode(path.read_bytes(), type=SignedQuote)
         signature = bytes.fromhex(signed.signature.removeprefix("0x"))

@@ -8,14 +8,12 @@ import trio
 import typer
 
 from sequencer.cli_keys import own_address
-from sequencer.cli_options import DEFAULT_NODE, AsJson, KeyPath, NodeUrl
+from sequencer.cli_options import DEFAULT_NODE, AsJson, InstrumentName, KeyPath, NodeUrl
 from sequencer.cli_output import print_fields, print_json, print_table
 from sequencer.cli_session import open_node
 from sequencer.cli_support import CliError, exits_cleanly
 from sequencer.cli_trader import print_receipt
 from sequencer.cli_units import address, hash32, plain, show_dollars, show_market, show_time
-
-Instrument = Annotated[str, typer.Argument(metavar="INSTRUMENT", help="Such as BTC-PERPETUAL")]
 
 
 @exits_cleanly
@@ -152,7 +150,7 @@ async def _markets(url: str) -> list[tuple[Any, Any]]:
 
 @exits_cleanly
 def book(
-    instrument: Instrument,
+    instrument: InstrumentName,
     depth: Annotated[int, typer.Option("--depth", min=1, max=1000, help="Levels of each side.")] = 10,
     node: NodeUrl = DEFAULT_NODE,
     as_json: AsJson = False,

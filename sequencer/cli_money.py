@@ -9,19 +9,15 @@ import trio
 import typer
 
 from sequencer.cli_options import (
-    DEFAULT_DEADLINE_S,
     DEFAULT_NODE,
-    AccountNumber,
     AsJson,
-    Deadline,
     KeyPath,
     L1Url,
-    MaxFee,
     NodeUrl,
-    Nonce,
     PasswordFile,
     Rollup,
     Signing,
+    takes_signing,
 )
 from sequencer.cli_output import print_fields, print_json
 from sequencer.cli_support import exits_cleanly
@@ -72,6 +68,7 @@ def deposit(
 
 
 @exits_cleanly
+@takes_signing
 def withdraw(
     amount: Annotated[
         int | None, typer.Argument(parser=dollars, metavar="DOLLARS", help="How much: 1000.50")
@@ -92,14 +89,8 @@ def withdraw(
         bool, typer.Option("--begin-only", help="Do not wait; --number goes on later.")
     ] = False,
     l1: L1Url = None,
-    rollup: Rollup = None,
-    node: NodeUrl = DEFAULT_NODE,
-    key: KeyPath = None,
-    password_file: PasswordFile = None,
-    account: AccountNumber = None,
-    nonce: Nonce = None,
-    deadline: Deadline = DEFAULT_DEADLINE_S,
-    max_fee: MaxFee = None,
+    *,
+    options: Signing,
     as_json: AsJson = False,
 ) -> None:
     """Take money out, followed to the end: signed action, batch on L1, challenge window, proof, payment.
@@ -114,9 +105,8 @@ def withdraw(
     if number is not None and (to is not None or begin_only):
         option = "--to" if to is not None else "--begin-only"
         raise typer.BadParameter("belongs to a withdrawal that is not begun yet", param_hint=option)
-    if data_dir is not None and (number is None or rollup is None):
+    if data_dir is not None and (number is None or options.rollup is None):
         raise typer.BadParameter("needs --number and --rollup", param_hint="--data-dir")
-    options = Signing(node, rollup, key, password_file, account, nonce, deadline, max_fee)
     found = trio.run(
         run_withdraw,
         Withdrawing(amount or 0, to, number, data_dir, "" if begin_only else needed_l1(l1), options),

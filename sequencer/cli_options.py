@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
 import typer
 
-from sequencer.cli_units import address, duration, fee, or_default
+from sequencer.cli_units import address, coins, duration, fee, or_default
 
 DEFAULT_NODE = "http://127.0.0.1:8645"
 DEFAULT_DEADLINE_S = 60
@@ -87,18 +90,45 @@ MaxFee = Annotated[
         "--max-fee", parser=fee, metavar="DOLLARS", help="Default: twice what the node quotes for it now."
     ),
 ]
+Size = Annotated[int, typer.Argument(parser=coins, metavar="SIZE", help="In coins: 0.25")]
+InstrumentName = Annotated[str, typer.Argument(metavar="INSTRUMENT", help="Such as BTC-PERPETUAL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the protocol's integer units.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """With what, for whom and how an action is signed and sent. Times in seconds, amounts in uusd."""
+    """With what, for whom and how an action is signed and sent: options of every command that does so.
 
-    node: str
-    rollup: bytes | None
-    key: Path | None
-    password_file: Path | None
-    account: int | None
-    nonce: int | None
-    deadline_s: int
-    max_fee_uusd: int | None
+    Times in seconds, amounts in uusd.
+    """
+
+    node: NodeUrl = DEFAULT_NODE
+    rollup: Rollup = None
+    key: KeyPath = None
+    password_file: PasswordFile = None
+    account: AccountNumber = None
+    nonce: Nonce = None
+    deadline_s: Deadline = DEFAULT_DEADLINE_S
+    max_fee_uusd: MaxFee = None
+
+
+def takes_signing(command: Callable[..., None]) -> Callable[..., None]:
+    """For a command with a parameter `options: Signing`: shows the fields of `Signing` as options there."""
+    hints = get_type_hints(Signing, include_extras=True)
+    options = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(Signing)
+    ]
+    shown: list[Parameter] = []
+    for parameter in signature(command, eval_str=True).parameters.values():
+        own = [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+        shown += options if parameter.name == "options" else own
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(options=Signing(**{name: given.pop(name) for name in hints}), **given)
+
+    # typer reads both.
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    vars(run)["__signature__"] = Signature(shown)
+    return run

@@ -10,23 +10,16 @@ import trio
 import typer
 
 from sequencer.cli_options import (
-    DEFAULT_DEADLINE_S,
-    DEFAULT_NODE,
-    AccountNumber,
     AsJson,
-    Deadline,
-    KeyPath,
-    MaxFee,
-    NodeUrl,
-    Nonce,
-    PasswordFile,
-    Rollup,
+    InstrumentName,
     Signing,
+    Size,
+    takes_signing,
 )
 from sequencer.cli_output import print_fields, print_json, print_table
 from sequencer.cli_session import open_node, sign_and_send
 from sequencer.cli_support import CliError, exits_cleanly, explain_node_error
-from sequencer.cli_units import coins, moment, plain, price, show_dollars, show_time
+from sequencer.cli_units import moment, plain, price, show_dollars, show_time
 from state.actions import Cancel, CancelAll, CancelOrder, CancelTrigger, Order, OrderKind, PlaceOrder, Side
 
 KIND_WORDS = {
@@ -46,10 +39,11 @@ class SideName(StrEnum):
 
 
 @exits_cleanly
+@takes_signing
 def order(
     side: Annotated[SideName, typer.Argument(help="buy or sell")],
-    size: Annotated[int, typer.Argument(parser=coins, metavar="SIZE", help="In coins: 0.25")],
-    instrument: Annotated[str, typer.Argument(metavar="INSTRUMENT", help="Such as BTC-PERPETUAL")],
+    size: Size,
+    instrument: InstrumentName,
     limit: Annotated[
         int | None,
         typer.Option("--price", parser=price, metavar="DOLLARS", help="Limit price for one coin."),
@@ -75,14 +69,8 @@ def order(
             "--expires", parser=moment, metavar="TIME", help="Cancel it then: 8h, or an ISO time with zone."
         ),
     ] = None,
-    node: NodeUrl = DEFAULT_NODE,
-    rollup: Rollup = None,
-    key: KeyPath = None,
-    password_file: PasswordFile = None,
-    account: AccountNumber = None,
-    nonce: Nonce = None,
-    deadline: Deadline = DEFAULT_DEADLINE_S,
-    max_fee: MaxFee = None,
+    *,
+    options: Signing,
     as_json: AsJson = False,
 ) -> None:
     """Sign an order and send it; prints its receipt.
@@ -95,7 +83,6 @@ def order(
     rests = kind in (OrderKind.LIMIT, OrderKind.POST_ONLY)
     if expires is not None and not rests:
         raise typer.BadParameter("this kind of order never rests", param_hint="--expires")
-    options = Signing(node, rollup, key, password_file, account, nonce, deadline, max_fee)
     which = Side.BUY if side is SideName.buy else Side.SELL
     placed = partial(Order, side=which, kind=kind, price_uusd=at, size_ulots=size, reduce_only=reduce_only)
     receipt = trio.run(_place, options, instrument, placed, expires or 0)
@@ -103,6 +90,7 @@ def order(
 
 
 @exits_cleanly
+@takes_signing
 def cancel(
     targets: Annotated[
         list[str] | None, typer.Argument(metavar="ORDER_ID INSTRUMENT", help="What to cancel.")
@@ -113,18 +101,11 @@ def cancel(
     is_trigger: Annotated[
         bool, typer.Option("--trigger", help="It is a trigger that has not fired.")
     ] = False,
-    node: NodeUrl = DEFAULT_NODE,
-    rollup: Rollup = None,
-    key: KeyPath = None,
-    password_file: PasswordFile = None,
-    account: AccountNumber = None,
-    nonce: Nonce = None,
-    deadline: Deadline = DEFAULT_DEADLINE_S,
-    max_fee: MaxFee = None,
+    *,
+    options: Signing,
     as_json: AsJson = False,
 ) -> None:
     """Cancel one order, or all of them; prints the receipt."""
-    options = Signing(node, rollup, key, password_file, account, nonce, deadline, max_fee)
     given = targets or []
     if everything:
         if len(given) > 1:
