@@ -25,7 +25,7 @@ from l1_bridge.rollup import RollupContract
 from l1_bridge.types import L1Client, L1Receipt, L1Refused, L1Reverted, L1Unavailable
 from state.block import MessageKind
 from state.hashing import keccak
-from state.leaves import Instrument, Parameters, Publishers, Series
+from state.leaves import FeeTerms, Instrument, Parameters, Publishers, Series
 from state.messages import SERIES_BYTES
 from state.units import MAX_NAME_BYTES
 
@@ -227,6 +227,11 @@ def set_instrument(market: int, instrument: Instrument) -> tuple[int, bytes]:
 def set_parameters(parameters: Parameters) -> tuple[int, bytes]:
     """The message that sets the venue's parameters."""
     return MessageKind.SET_PARAMETERS, parameters.encode()
+
+
+def set_fees(terms: FeeTerms) -> tuple[int, bytes]:
+    """The message that sets how base prices follow load."""
+    return MessageKind.SET_FEES, terms.encode()
 
 
 def set_publishers(quorum: int, addresses: Sequence[bytes]) -> tuple[int, bytes]:

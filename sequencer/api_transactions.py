@@ -18,15 +18,15 @@ from sequencer.checking import SendParams, Sent, rejection
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Deferred, Method
 from sequencer.receipts import OperationView, Receipt, hex_of, operation_view
-from state import eip712, keys, signatures, wire, wire_types
+from state import eip712, fee_market, keys, signatures, wire, wire_types
 from state.actions import SignedAction, Transaction
 from state.codec import CodecError, MarketEntry, encode_transaction
 from state.errors import RejectCode, Rejected
-from state.fees import fee_uusd
+from state.fees import charge
 from state.leaves import Market, Parameters
 from state.margin import Margin
 from state.pricing import mark_of
-from state.rules import bulk_units, rule_of
+from state.rules import rule_of, use_of
 from state.transition import simulate
 from state.typed_data import typed_data
 
@@ -71,12 +71,21 @@ class OneResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FeeQuote(msgspec.Struct, frozen=True):
+    """What it would cost in a block that began now; the parts (`state/fees.py`) add up to the fee."""
+
     fee_uusd: int
     suggested_max_fee_uusd: int
     execution_units: int
     batch_bytes: int
     exec_price_pusd: int
     byte_price_pusd: int
+    added_leaves: int
+    data_uusd: int
+    bandwidth_uusd: int
+    execution_uusd: int
+    growth_uusd: int
+    finality_uusd: int
+    risk_uusd: int
 
 
 class MarginView(msgspec.Struct, frozen=True):
@@ -254,15 +263,20 @@ class TransactionApi:
             raise RpcError(
                 ErrorCode.INVALID_PARAMS, str(error), {"path": error.field, "expected": error.reason}
             ) from None
-        units = rule_of(action).units or bulk_units(action)
-        fee = fee_uusd(parameters, units, len(encoded))
+        elapsed_ms = max(0, self._context.now_ms() - machine.system.timestamp_ms)
+        market = fee_market.coming(machine.view, elapsed_ms)
+        units, leaves = use_of(action, rule_of(action))
+        parts = charge(parameters.byte_price_pusd, market, units, leaves, len(encoded), 0)
+        fee = sum(parts)
         return FeeQuote(
             fee,
             fee * HEADROOM_PERCENT // 100,
             units,
             len(encoded),
-            parameters.exec_price_pusd,
+            market.execution_pusd,
             parameters.byte_price_pusd,
+            leaves,
+            *parts,
         )
 
     def _table(self, payload: SignedAction) -> dict[int, MarketEntry]:

@@ -28,7 +28,7 @@ from state.block import (
 from state.cache import CachedState
 from state.codec import MarketEntry
 from state.errors import Rejected
-from state.leaves import Market, System
+from state.leaves import Market, System, decode_leaf
 from state.transition import BlockExecution, apply_block, close_batch, next_batch, open_batch
 
 Outcome = TransactionResult | Rejected
@@ -39,6 +39,8 @@ HEAD_BYTES_AT_MOST = 512
 and batches with them somewhat larger than asked."""
 BLOCK_PARTS_IF_EMPTY = 1
 """A block's encoding begins with its start; every transaction adds a part."""
+_REGISTERS = (keys.SYSTEM_KEY, keys.FEE_MARKET_KEY)
+"""What the beginning of a block changes."""
 
 _LISTING = frozenset({MessageKind.LIST_INSTRUMENT, MessageKind.SET_INSTRUMENT})
 
@@ -120,7 +122,8 @@ class Machine:
         the block: None, with nothing changed, when there is nothing in it. A refused transaction changes
         nothing and is not part of the block. The first transaction of a batch is always tried.
         """
-        before, batch_before = self.system.encode(), self.batch
+        batch_before = self.batch
+        before = {key: self.view.get(key).encode() for key in _REGISTERS}
         batch = self._open(timestamp_ms)
         execution = BlockExecution(self.view, timestamp_ms, l1_block, messages)
         room = max_batch_bytes - batch.bytes - HEAD_BYTES_AT_MOST
@@ -137,7 +140,8 @@ class Machine:
                 room -= len(encoded[-1])
         has_acted = messages or execution.progress.switches or execution.progress.due
         if not (has_acted or len(encoded) > BLOCK_PARTS_IF_EMPTY):
-            self.view.put(keys.SYSTEM_KEY, System.decode(before))
+            for key, data in before.items():
+                self.view.put(key, decode_leaf(key, data))
             self.batch = batch_before
             return tuple(outcomes), None
         tried = zip(transactions, outcomes, strict=False)

@@ -77,8 +77,10 @@ class OperationView(msgspec.Struct, frozen=True):
 
 
 class FeeView(msgspec.Struct, frozen=True):
-    """What was charged: for inclusion, and on fills (negative is a rebate). The parts add up to inclusion; what
-    each is: `state/fees.py`."""
+    """What was charged: for inclusion, and on fills (negative is a rebate).
+
+    What follows are the parts of inclusion, as in `state/fees.py`; they add up to it.
+    """
 
     total_uusd: int
     inclusion_uusd: int

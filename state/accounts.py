@@ -113,9 +113,16 @@ def _check_nonce(account: Account, nonce: int) -> None:
 
 
 def spend(
-    view: StateView, action: Action, account: Account, order_class: int, fee: int, size_bytes: int
+    view: StateView,
+    action: Action,
+    account: Account,
+    order_class: int,
+    fee: int,
+    risk_uusd: int,
+    size_bytes: int,
 ) -> None:
-    """Commits the envelope: nonce, fee, place in the order, bytes in the batch."""
+    """Commits the envelope: nonce, fee (of it `risk_uusd` to the insurance fund), place in the order, bytes
+    in the batch."""
     offset = action.nonce - account.nonce_base
     spent = int.from_bytes(account.nonce_map, "big")
     if offset >= NONCE_WINDOW:
@@ -128,7 +135,9 @@ def spend(
     view.touch(account_key(action.account), account)
     system: System = view.get(SYSTEM_KEY)
     system.batch_cursor += size_bytes
-    system.fees_uusd += fee
+    system.fees_uusd += fee - risk_uusd
+    if risk_uusd:
+        system.insurance_uusd += risk_uusd
     system.order_class = order_class
     system.order_bid = action.priority_bid_uusd if order_class == BID_CLASS else 0
     view.touch(SYSTEM_KEY, system)

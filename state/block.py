@@ -46,6 +46,7 @@ class MessageKind(IntEnum):
     SET_FEED = 11
     SET_MARGIN = 12
     SET_LIQUIDATION = 16
+    SET_FEES = 17
 
 
 class L1Message(msgspec.Struct, frozen=True):
@@ -275,6 +276,8 @@ class TransactionResult(msgspec.Struct, frozen=True, gc=False):
     data: dict[str, int | str | bool] = {}
     liquidations: tuple[LiquidationEvent, ...] = ()
     """What it did in a liquidation, in order."""
+    fee_parts: tuple[int, ...] = ()
+    """What `fee_uusd` is made of, in the order of `fees.PARTS`; empty when nothing was charged."""
 
 
 class MessageResult(msgspec.Struct, frozen=True, gc=False):

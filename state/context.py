@@ -26,6 +26,7 @@ class BlockContext:
         "accounts",
         "encoded",
         "entries",
+        "fee_parts",
         "fee_uusd",
         "l1_block",
         "life",
@@ -64,5 +65,7 @@ class BlockContext:
         """Of the current transaction."""
         self.fee_uusd = 0
         """Charged to the current transaction."""
+        self.fee_parts: tuple[int, ...] = ()
+        """What it is made of, in the order of `fees.PARTS`."""
         self.withdrawal = 0
         """Begun by the current transaction."""

@@ -1,16 +1,24 @@
-"""Aggregation fees: what the sequencer charges for executing a transaction and posting its bytes.
+"""Aggregation fees: what a transaction pays for its way into the state and onto L1, before it is executed.
 
-    fee = ceil((units * exec_price + bytes * byte_price) / 10^6) uusd
+| part | is | goes to |
+|---|---|---|
+| data | bytes in the batch at the L1 byte price, which follows what batches cost there | fees |
+| bandwidth | the same bytes at their base price | fees |
+| execution | execution units at their base price | fees |
+| growth | leaves that the action may leave behind at their base price | fees |
+| finality | proofs by unit, capital until a batch is final by byte | fees |
+| risk | the risk that its orders add (`risk_fee`) | insurance fund |
 
-Units are a constant of the action, known before it is sent: an order's include its matching, however much it
-fills. The byte price follows what batches cost on L1 (`cost_report`).
+Each part is rounded up to a uusd by itself, so the sum is exact. Units and leaves are constants of the
+action, known before it is sent: an order's include its matching, however much it fills. The base prices are
+those of the block (`fee_market`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from state.leaves import Parameters
+from state.leaves import FeeMarket, Parameters
 from state.units import PUSD_PER_UUSD
 
 BASE_UNITS: Final = 4
@@ -19,16 +27,30 @@ ORDER_UNITS: Final = 10
 POST_ONLY_UNITS: Final = 6
 CANCEL_UNITS: Final = 3
 REPLACE_UNITS: Final = 12
+RESTING_LEAVES: Final = 2
+"""An order in the book, and what finds it by its account; positions are bounded otherwise (8.5)."""
 BLOB_GAS: Final = 131_072
+PARTS: Final = ("data", "bandwidth", "execution", "growth", "finality", "risk")
+Parts = tuple[int, int, int, int, int, int]
+"""In uusd, in the order of `PARTS`."""
 _WEI_PER_ETH: Final = 10**18
 _AVERAGING: Final = 8
 """One report moves the byte price by this part of the distance."""
 
 
-def fee_uusd(parameters: Parameters, units: int, size_bytes: int) -> int:
-    """The fee of so many units and bytes, rounded up."""
-    total = units * parameters.exec_price_pusd + size_bytes * parameters.byte_price_pusd
-    return -(-total // PUSD_PER_UUSD)
+def charge(
+    byte_price_pusd: int, market: FeeMarket, units: int, leaves: int, size_bytes: int, risk_uusd: int
+) -> Parts:
+    """What a transaction costs that takes so much; `byte_price_pusd` is L1's."""
+    proof = units * market.proof_unit_pusd + size_bytes * market.finality_byte_pusd
+    return (
+        -(-size_bytes * byte_price_pusd // PUSD_PER_UUSD),
+        -(-size_bytes * market.data_pusd // PUSD_PER_UUSD),
+        -(-units * market.execution_pusd // PUSD_PER_UUSD),
+        -(-leaves * market.growth_pusd // PUSD_PER_UUSD),
+        -(-proof // PUSD_PER_UUSD),
+        risk_uusd,
+    )
 
 
 def next_byte_price(

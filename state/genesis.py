@@ -1,10 +1,11 @@
-"""The state before the first block: registers and default parameters, nothing else.
+"""The state before the first block: registers, default parameters and prices without load, nothing else.
 
 Instruments, publishers and other parameters arrive by L1 messages, so every rollup starts from this root.
 """
 
-from state.keys import PARAMETERS_KEY, SYSTEM_KEY
-from state.leaves import Leaf, Parameters, System
+from state import fee_market
+from state.keys import FEE_MARKET_KEY, PARAMETERS_KEY, SYSTEM_KEY
+from state.leaves import FeeMarket, FeeTerms, Leaf, Parameters, System
 from state.proofs import LeafData, subtree_hash
 
 
@@ -22,7 +23,9 @@ def genesis_leaves() -> dict[bytes, Leaf]:
         max_positions=64,
         max_session_keys=16,
     )
-    return {SYSTEM_KEY: system, PARAMETERS_KEY: parameters}
+    market = FeeMarket()
+    fee_market.advance(market, FeeTerms(), parameters.exec_price_pusd, 0)
+    return {SYSTEM_KEY: system, PARAMETERS_KEY: parameters, FEE_MARKET_KEY: market}
 
 
 def genesis_root() -> bytes:

@@ -50,6 +50,8 @@ EXTRAS: Final = 0x24
 TRIGGER_QUEUE: Final = 0x25
 LIQUIDATION: Final = 0x28
 LIQUIDATIONS: Final = 0x29
+FEE_TERMS: Final = 0x2A
+FEE_MARKET: Final = 0x2B
 
 MAX_U64: Final = 2**64 - 1
 
@@ -60,6 +62,8 @@ PUBLISHERS_KEY: Final = bytes([PUBLISHERS]).ljust(32, b"\0")
 LISTINGS_KEY: Final = bytes([LISTINGS]).ljust(32, b"\0")
 LIQUIDATION_KEY: Final = bytes([LIQUIDATION]).ljust(32, b"\0")
 LIQUIDATIONS_KEY: Final = bytes([LIQUIDATIONS]).ljust(32, b"\0")
+FEE_TERMS_KEY: Final = bytes([FEE_TERMS]).ljust(32, b"\0")
+FEE_MARKET_KEY: Final = bytes([FEE_MARKET]).ljust(32, b"\0")
 
 _instrument = Struct(">BI27x").pack
 _account = Struct(">BQ23x").pack

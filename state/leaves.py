@@ -1,7 +1,8 @@
 """All leaves of the tree, by the kind that their keys begin with: the door through which they are imported.
 
 They stand by subject: `leaves_system`, `leaves_market`, `leaves_pricing`, `leaves_account`, `leaves_orders`,
-`leaves_liquidation`; what a leaf is, and its rules, in `leaves_base`. A new kind of leaf is entered here.
+`leaves_liquidation`, `leaves_fees`; what a leaf is, and its rules, in `leaves_base`. A new kind of leaf is
+entered here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, cast
 from state import keys
 from state.leaves_account import Account, Extras, Position, Protection, SessionKey, Withdrawal
 from state.leaves_base import FixedLeaf, Leaf, Marker
+from state.leaves_fees import FeeMarket, FeeTerms
 from state.leaves_liquidation import Auction, AuctionKind, LiquidationParameters, Liquidations
 from state.leaves_market import (
     Due,
@@ -43,6 +45,8 @@ __all__ = [
     "Expiry",
     "ExpiryOf",
     "Extras",
+    "FeeMarket",
+    "FeeTerms",
     "Feed",
     "FixedLeaf",
     "Instrument",
@@ -116,6 +120,8 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.AUCTION: Auction,
     keys.LIQUIDATION: LiquidationParameters,
     keys.LIQUIDATIONS: Liquidations,
+    keys.FEE_TERMS: FeeTerms,
+    keys.FEE_MARKET: FeeMarket,
 }
 
 

@@ -147,9 +147,11 @@ class Progress:
 
     __slots__ = (
         "accumulator",
+        "bytes_used",
         "cursor",
         "due",
         "fired",
+        "leaves_used",
         "looked",
         "messages_left",
         "operation",
@@ -158,8 +160,9 @@ class Progress:
         "switches",
         "taker",
         "task",
+        "units_used",
     )
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQII")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQIIIII")
 
     def __init__(
         self,
@@ -174,6 +177,9 @@ class Progress:
         cursor: int = 0,
         fired: int = 0,
         looked: int = 0,
+        units_used: int = 0,
+        bytes_used: int = 0,
+        leaves_used: int = 0,
         taker: Taker | None = None,
     ) -> None:
         self.phase = phase
@@ -195,6 +201,10 @@ class Progress:
         """Triggers fired in this oracle update."""
         self.looked = looked
         """Markets of one expiry looked at for triggers."""
+        self.units_used = units_used
+        """Execution units that this block's transactions were charged for so far."""
+        self.bytes_used = bytes_used
+        self.leaves_used = leaves_used
         self.taker = taker or Taker()
 
     def encode(self) -> bytes:
@@ -210,6 +220,9 @@ class Progress:
             self.cursor,
             self.fired,
             self.looked,
+            self.units_used,
+            self.bytes_used,
+            self.leaves_used,
         )
         return head + self.taker.encode() if self.task == Task.MATCH else head
 

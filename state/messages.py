@@ -25,10 +25,12 @@ from state.cleanup import cleanup_step
 from state.codec_format import is_name
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
+from state.fee_market import check_fee_terms
 from state.fees import BLOB_GAS, next_byte_price
 from state.funding import PERPETUAL
 from state.hashing import keccak
 from state.keys import (
+    FEE_TERMS_KEY,
     FEED,
     LIQUIDATION_KEY,
     MARKET_NAME,
@@ -47,6 +49,7 @@ from state.leaves import (
     Account,
     ExpiryOf,
     Feed,
+    FeeTerms,
     Instrument,
     LiquidationParameters,
     MarginTerms,
@@ -109,7 +112,9 @@ _MAX_AUCTION_MS: Final = 7 * 86_400_000
 ETH_FEED: Final = "ETH"
 """Converts cost reports while it is fresh."""
 
-DecodedLeaf = TypeVar("DecodedLeaf", Instrument, Parameters, Publishers, LiquidationParameters, MarginTerms)
+DecodedLeaf = TypeVar(
+    "DecodedLeaf", Instrument, Parameters, Publishers, LiquidationParameters, MarginTerms, FeeTerms
+)
 
 
 def message_hash(before: bytes, message: L1Message) -> bytes:
@@ -455,6 +460,16 @@ def _set_liquidation(
     return MessageResult(index, message.kind)
 
 
+def _set_fees(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Sets what base prices follow; the next block is the first that they decide."""
+    new = _decode(FeeTerms, message.payload)
+    check_fee_terms(new)
+    view.put(FEE_TERMS_KEY, new)
+    return MessageResult(index, message.kind)
+
+
 def _set_margin(
     view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
 ) -> MessageResult:
@@ -488,6 +503,7 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_FEED: _set_feed,
     MessageKind.SET_MARGIN: _set_margin,
     MessageKind.SET_LIQUIDATION: _set_liquidation,
+    MessageKind.SET_FEES: _set_fees,
     MessageKind.LIST_SERIES: _list_series,
     MessageKind.LIST_STRIKES: _list_strikes,
 }

@@ -49,7 +49,14 @@ from state.codec_format import NO_HASH
 from state.context import BlockContext
 from state.deleverage import apply_deleverage, check_deleverage
 from state.errors import RejectCode, Rejected
-from state.fees import BASE_UNITS, CANCEL_UNITS, ORDER_UNITS, POST_ONLY_UNITS, REPLACE_UNITS
+from state.fees import (
+    BASE_UNITS,
+    CANCEL_UNITS,
+    ORDER_UNITS,
+    POST_ONLY_UNITS,
+    REPLACE_UNITS,
+    RESTING_LEAVES,
+)
 from state.leaves import Account, AccountTrigger, Progress, RestingOrder, Task, Trigger
 from state.liquidation import apply_bid, apply_end, apply_start, check_bid, check_end, check_start
 from state.matching import place
@@ -83,11 +90,13 @@ Apply = Callable[[StateView, BlockContext, Progress, Any, Any], None]
 
 class Rule(NamedTuple):
     units: int
-    """Execution units; 0 for a bulk action or block trade, whose parts count (`bulk_units`)."""
+    """Execution units; 0 for a bulk action or block trade, whose parts count (`use_of`)."""
     right: int
     order_class: int
     check: Check
     apply: Apply
+    leaves: int = 0
+    """That it may leave behind; of an action whose parts count: beside them."""
 
 
 def _check_place(
@@ -195,7 +204,9 @@ def _apply_cancel_trigger(
 
 
 _RULES: dict[type[Any], Rule] = {
-    PlaceOrder: Rule(BASE_UNITS + ORDER_UNITS, TRADE_RIGHT, BID_CLASS, _check_place, _apply_place),
+    PlaceOrder: Rule(
+        BASE_UNITS + ORDER_UNITS, TRADE_RIGHT, BID_CLASS, _check_place, _apply_place, RESTING_LEAVES
+    ),
     CancelOrder: Rule(BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel, _apply_cancel),
     CancelAll: Rule(BASE_UNITS + 20, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_all, _apply_cancel_all),
     ReplaceOrder: Rule(BASE_UNITS + REPLACE_UNITS, TRADE_RIGHT, BID_CLASS, _check_replace, _apply_replace),
@@ -217,6 +228,7 @@ _RULES: dict[type[Any], Rule] = {
             view, block, action, account, fee
         ),
         lambda view, block, _, action, __: accounts.apply_withdraw(view, block, action),
+        leaves=1,
     ),
     AuthorizeSessionKey: Rule(
         BASE_UNITS + 6,
@@ -224,6 +236,7 @@ _RULES: dict[type[Any], Rule] = {
         BID_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_authorize(view, block, action, account),
         lambda view, block, _, action, __: accounts.apply_authorize(view, action),
+        leaves=1,
     ),
     RevokeSessionKey: Rule(
         BASE_UNITS + 3,
@@ -238,6 +251,7 @@ _RULES: dict[type[Any], Rule] = {
         CANCEL_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_switch(action.timeout_s),
         lambda view, block, _, action, __: accounts.apply_switch(view, block, action),
+        leaves=1,
     ),
     ExecuteQuote: Rule(
         0,
@@ -245,6 +259,7 @@ _RULES: dict[type[Any], Rule] = {
         BID_CLASS,
         lambda view, block, _, action, account, fee: check_execute(view, block, action, account, fee),
         apply_execute,
+        leaves=1,
     ),
     CancelQuote: Rule(
         BASE_UNITS + CANCEL_UNITS,
@@ -259,6 +274,7 @@ _RULES: dict[type[Any], Rule] = {
         BID_CLASS,
         lambda view, _, __, action, ___, ____: check_set(view, action),
         lambda view, block, _, action, __: apply_set(view, block, action),
+        leaves=2,
     ),
     ResetProtection: Rule(
         BASE_UNITS + CANCEL_UNITS,
@@ -273,6 +289,7 @@ _RULES: dict[type[Any], Rule] = {
         BID_CLASS,
         lambda view, block, _, action, account, __: check_place_trigger(view, block, action, account),
         lambda view, block, _, action, __: apply_place_trigger(view, block, action),
+        leaves=3,
     ),
     CancelTrigger: Rule(
         BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_trigger, _apply_cancel_trigger
@@ -283,6 +300,7 @@ _RULES: dict[type[Any], Rule] = {
         BID_CLASS,
         lambda view, block, _, action, __, fee: check_start(view, block, action, fee),
         apply_start,
+        leaves=1,
     ),
     Bid: Rule(
         BASE_UNITS + 100,
@@ -308,6 +326,7 @@ _RULES: dict[type[Any], Rule] = {
 }
 _PLACE_RULE: Final = _RULES[PlaceOrder]
 _POST_ONLY_RULE: Final = _PLACE_RULE._replace(units=BASE_UNITS + POST_ONLY_UNITS, order_class=POST_ONLY_CLASS)
+_IMMEDIATE_RULE: Final = _PLACE_RULE._replace(leaves=0)
 _BULK_CANCEL_RULE: Final = _RULES[BulkOrders]._replace(right=CANCEL_RIGHT, order_class=CANCEL_CLASS)
 _BULK_POST_ONLY_RULE: Final = _RULES[BulkOrders]._replace(order_class=POST_ONLY_CLASS)
 
@@ -315,7 +334,10 @@ _BULK_POST_ONLY_RULE: Final = _RULES[BulkOrders]._replace(order_class=POST_ONLY_
 def rule_of(action: Action) -> Rule:
     """The rule of an action; its ordering class depends on what it contains."""
     if isinstance(action, PlaceOrder):
-        return _POST_ONLY_RULE if action.order.kind is OrderKind.POST_ONLY else _PLACE_RULE
+        kind = action.order.kind
+        if kind is OrderKind.LIMIT:
+            return _PLACE_RULE
+        return _POST_ONLY_RULE if kind is OrderKind.POST_ONLY else _IMMEDIATE_RULE
     if isinstance(action, BulkOrders) and not action.replacements:
         if not action.orders:
             return _BULK_CANCEL_RULE
@@ -324,20 +346,31 @@ def rule_of(action: Action) -> Rule:
     return _RULES[type(action)]
 
 
-def bulk_units(action: Action) -> int:
-    """Execution units of an action of many parts."""
+def use_of(action: Action, rule: Rule) -> tuple[int, int]:
+    """(execution units, leaves that it may leave behind) of an action with its rule."""
+    return (rule.units, rule.leaves) if rule.units else _bulk_use(action, rule)
+
+
+def _bulk_use(action: Action, rule: Rule) -> tuple[int, int]:
+    """Of an action of many parts."""
     if isinstance(action, ExecuteQuote):
-        kept = TERMS_UNITS if action.quote.terms_hash != NO_HASH else 0
-        return BASE_UNITS + ORDER_UNITS * len(action.quote.legs) + kept
+        kept = int(action.quote.terms_hash != NO_HASH)
+        return BASE_UNITS + ORDER_UNITS * len(action.quote.legs) + TERMS_UNITS * kept, rule.leaves + kept
     assert isinstance(action, BulkOrders)
-    post_only = sum(order.kind is OrderKind.POST_ONLY for order in action.orders)
-    return (
+    post_only = limit = 0
+    for order in action.orders:
+        if order.kind is OrderKind.POST_ONLY:
+            post_only += 1
+        elif order.kind is OrderKind.LIMIT:
+            limit += 1
+    units = (
         BASE_UNITS
         + CANCEL_UNITS * len(action.cancels)
         + REPLACE_UNITS * len(action.replacements)
         + POST_ONLY_UNITS * post_only
         + ORDER_UNITS * (len(action.orders) - post_only)
     )
+    return units, RESTING_LEAVES * (post_only + limit)
 
 
 def check_count(action: BulkOrders) -> None:

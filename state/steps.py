@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from state import fee_market
 from state.accounts import admit, set_switch, spend, sweep
 from state.actions import (
     Action,
@@ -40,10 +41,18 @@ from state.deleverage import deleverage_step
 from state.eip712 import header_hash
 from state.errors import RejectCode, Rejected
 from state.expiries import delist_step, settle_step
-from state.fees import fee_uusd
+from state.fees import charge
 from state.hashing import keccak
-from state.keys import DEAD_MAN, DUE, PARAMETERS_KEY, SYSTEM_KEY, market_key, parse_due_key
-from state.leaves import Due, Market, Parameters, Phase, Progress, System, Task
+from state.keys import (
+    DEAD_MAN,
+    DUE,
+    FEE_MARKET_KEY,
+    PARAMETERS_KEY,
+    SYSTEM_KEY,
+    market_key,
+    parse_due_key,
+)
+from state.leaves import Due, FeeMarket, Market, Parameters, Phase, Progress, System, Task
 from state.liquidation import auction_orders_step, seize_step
 from state.matching import match_step
 from state.messages import message_step
@@ -51,7 +60,7 @@ from state.operations import operation_step, sweep_step
 from state.oracle import check_update, feed_step, pricing_step, trigger_step
 from state.orders import check_units, instrument_of
 from state.pricing import mark_of
-from state.rules import ORACLE_CLASS, bulk_units, priced_of, rule_of
+from state.rules import ORACLE_CLASS, priced_of, rule_of, use_of
 from state.series import list_step
 from state.units import MAX_DUE_STEPS, MAX_SWITCHES
 from state.view import StateView
@@ -85,11 +94,13 @@ def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Messa
     system.order_class = 0
     system.order_bid = 0
     view.touch(SYSTEM_KEY, system)
+    fee_market.begin(view, elapsed)
     return Progress(messages_left=len(messages), phase=Phase.MESSAGES if messages else Phase.SWITCHES)
 
 
 def end_block(view: StateView, block: BlockContext, progress: Progress) -> tuple[BlockHeader, bytes]:
     """Closes a block: its header, and that header's hash."""
+    fee_market.end(view, progress)
     system: System = view.get(SYSTEM_KEY)
     header = BlockHeader(
         system.block_number,
@@ -223,14 +234,22 @@ def _begin_action(
         check_quote_signer(view, block, action.quote, transaction.signers)
     rule = rule_of(action)
     parameters: Parameters = view.get(PARAMETERS_KEY)
-    fee = fee_uusd(parameters, rule.units or bulk_units(action), len(encoded))
+    market: FeeMarket = view.get(FEE_MARKET_KEY)
+    size_bytes = len(encoded)
+    units, leaves = use_of(action, rule)
+    parts = charge(parameters.byte_price_pusd, market, units, leaves, size_bytes, 0)
+    fee = sum(parts)
     account = admit(view, block, action, transaction.signers[0], rule.order_class, rule.right, fee)
     plan = rule.check(view, block, progress, action, account, fee)
-    spend(view, action, account, rule.order_class, fee, len(encoded))
+    spend(view, action, account, rule.order_class, fee, parts[-1], size_bytes)
+    progress.units_used += units
+    progress.bytes_used += size_bytes
+    progress.leaves_used += leaves
     _include(block, progress, transaction, encoded)
     if entries:
         _use_markets(view, block, entries)
     block.fee_uusd = fee
+    block.fee_parts = parts
     block.accounts.add(action.account)
     rule.apply(view, block, progress, action, plan)
 
@@ -253,6 +272,7 @@ def _begin_update(
     system.batch_cursor += len(encoded)
     view.touch(SYSTEM_KEY, system)
     block.fee_uusd = 0
+    block.fee_parts = ()
     progress.task = Task.FEEDS
     progress.operation = 0
 

@@ -140,6 +140,7 @@ class BlockExecution:
             block.withdrawal,
             _NO_TRADES if len(trades) == count else (trades[count].number, trades[-1].number + 1),
             liquidations=tuple(block.liquidations),
+            fee_parts=block.fee_parts,
         )
         self._results.append(result)
         self._order_ends.append(len(block.orders))

@@ -27,9 +27,9 @@ from state.actions import (
 )
 from state.block import OrderEnd
 from state.errors import RejectCode, Rejected
-from state.fees import fee_uusd
-from state.keys import session_key_key, withdrawal_key
-from state.leaves import Withdrawal
+from state.fees import charge
+from state.keys import FEE_MARKET_KEY, session_key_key, withdrawal_key
+from state.leaves import FeeMarket, Withdrawal
 from state.transition import simulate
 from state.units import MAX_DEADLINE_AHEAD_S, MAX_NONCE
 from tests.exchange_checks import assert_conserved, must_reject, must_reject_act
@@ -221,12 +221,18 @@ def test_nonce_out_of_range(exchange: Exchange) -> None:
 # Fees
 
 
+def fee_of(exchange: Exchange, units: int, leaves: int, size: int) -> int:
+    """What this costs in the last block."""
+    market: FeeMarket = exchange.view.get(FEE_MARKET_KEY)
+    return sum(charge(exchange.parameters.byte_price_pusd, market, units, leaves, size, 0))
+
+
 def test_fee_is_units_and_bytes_and_is_collected(exchange: Exchange) -> None:
     cash = exchange.account(1).cash_uusd
     with exchange.block() as execution:
         result = execution.execute(exchange.sign(place(exchange)))
         size = len(execution.block.encoded[-1])
-    assert result.fee_uusd == fee_uusd(exchange.parameters, 14, size) > 0
+    assert result.fee_uusd == fee_of(exchange, 14, 2, size) > 0
     assert exchange.account(1).cash_uusd == cash - result.fee_uusd
     assert exchange.system.fees_uusd == result.fee_uusd
     assert_conserved(exchange)
@@ -243,13 +249,7 @@ def test_units_of_a_bulk_action_are_those_of_its_operations(exchange: Exchange) 
     with exchange.block() as execution:
         result = execution.execute(exchange.sign(BulkOrders(**exchange.envelope(1), **fields)))
         size = len(execution.block.encoded[-1])
-    assert result.fee_uusd == fee_uusd(exchange.parameters, 4 + 2 * 3 + 12 + 10 + 2 * 6, size)
-
-
-def test_fee_rounds_up(exchange: Exchange) -> None:
-    parameters = exchange.parameters
-    parameters.exec_price_pusd, parameters.byte_price_pusd = 1, 0
-    assert [fee_uusd(parameters, units, 0) for units in (0, 1, 10**6, 10**6 + 1)] == [0, 1, 1, 2]
+    assert result.fee_uusd == fee_of(exchange, 4 + 2 * 3 + 12 + 10 + 2 * 6, 6, size)
 
 
 def test_fee_above_max(exchange: Exchange) -> None:
@@ -274,7 +274,7 @@ def test_fee_needs_cash(exchange: Exchange) -> None:
 def test_bid_is_not_charged_yet(exchange: Exchange) -> None:
     plain = exchange.send(exchange.sign(place(exchange, priority_bid_uusd=0)))
     bid = exchange.send(exchange.sign(place(exchange, priority_bid_uusd=1)))
-    assert bid.fee_uusd - plain.fee_uusd == 3, "one more byte at 3 uusd"
+    assert bid.fee_parts[0] - plain.fee_parts[0] == 3, "one more byte at 3 uusd"
 
 
 # What cannot be expressed in a batch

@@ -57,9 +57,9 @@ def message(kind: int, payload: bytes, sender: bytes = VAULT) -> L1Message:
     return L1Message(kind, sender, 0, payload)
 
 
-def test_genesis_root_is_that_of_its_two_leaves() -> None:
+def test_genesis_root_is_that_of_its_three_leaves() -> None:
     leaves = [LeafData(key, leaf.encode()) for key, leaf in sorted(genesis_leaves().items())]
-    assert len(leaves) == 2
+    assert len(leaves) == 3
     assert subtree_hash(leaves) == GENESIS_ROOT
 
 

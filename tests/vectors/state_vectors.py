@@ -39,7 +39,7 @@ from state.block import L1Message, MessageKind
 from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
 from state.hashing import keccak
-from state.leaves import LiquidationParameters
+from state.leaves import FeeTerms, LiquidationParameters
 from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
 from state.units import MS_PER_S
@@ -71,6 +71,7 @@ def story() -> Exchange:
     exchange.act(CancelAllAfter, 3, timeout_s=600)
     exchange.act(Transfer, 1, to_account=2, amount_uusd=1_234_567)
     exchange.act(Withdraw, 3, recipient=b"\x99" * 20, amount_uusd=7_654_321)
+    exchange.messages(L1Message(MessageKind.SET_FEES, VAULT, 0, FeeTerms(execution_target=10).encode()))
     expire(exchange)
     deepen(exchange)
     liquidate(exchange)
