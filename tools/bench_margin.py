@@ -31,8 +31,7 @@ from state.risk_array import make_risk_array
 from state.risk_grid import Expiry, ExpiryMarket, make_expiry, make_grid
 from state.svi import Svi
 from state.vector_risk import make_risk_arrays
-from tools.bench_transition import recover_time
-from tools.figure import Figure
+from tools.figure import Figure, recover_cpu_seconds
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data" / "deribit_btc_options_20260801.csv.gz"
 OPTIONS = (1, 16, 64, 128)
@@ -132,13 +131,13 @@ def cost(call: Callable[[], object]) -> tuple[float, float]:
     call()
     count = max(1, int(SECONDS_OF_A_ROUND / max(time.process_time() - begin, 1e-6)))
     seconds, ratios = [], []
-    before = recover_time()
+    before = recover_cpu_seconds()
     for _ in range(ROUNDS):
         begin = time.process_time()
         for _ in range(count):
             call()
         seconds.append((time.process_time() - begin) / count)
-        after = recover_time()
+        after = recover_cpu_seconds()
         ratios.append(2 * seconds[-1] / (before + after))
         before = after
     return median(seconds), median(ratios)

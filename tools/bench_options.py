@@ -25,9 +25,9 @@ from state.leaves import Account, Instrument, Kind, Marker, Market, Position
 from state.margin import requirement
 from state.pricing import mark_of
 from tools.bench_margin import LIMIT_RECOVERIES, ROUNDS, SECONDS_OF_A_ROUND
-from tools.bench_transition import BLOCK, Blocks, Flow, recover_time, run
+from tools.bench_transition import Blocks, Flow, run
 from tools.exchange import COIN, USD, Exchange, standard_exchange
-from tools.figure import Figure
+from tools.figure import Figure, recover_cpu_seconds
 from tools.option_exchange import expiries, full_update, make_due, markets_of, send_message, series_message
 
 OPTIONS = (1, 16, 64, 128)
@@ -83,7 +83,7 @@ def cost(call: Callable[[], object], before: Callable[[], object] = lambda: None
     call()
     count = max(1, int(SECONDS_OF_A_ROUND / max(time.process_time() - begin, 1e-6)))
     seconds, ratios = [], []
-    yardstick = recover_time()
+    yardstick = recover_cpu_seconds()
     for _ in range(ROUNDS):
         elapsed = 0.0
         for _ in range(count):
@@ -92,7 +92,7 @@ def cost(call: Callable[[], object], before: Callable[[], object] = lambda: None
             call()
             elapsed += time.process_time() - begin
         seconds.append(elapsed / count)
-        after = recover_time()
+        after = recover_cpu_seconds()
         ratios.append(2 * seconds[-1] / (yardstick + after))
         yardstick = after
     return median(seconds), median(ratios)
@@ -160,18 +160,7 @@ def prepare_options(flow_length: int = FLOW) -> tuple[Exchange, Blocks]:
     leaf = exchange.parameters
     leaf.max_orders, leaf.max_positions = 4_096, 128
     flow = OptionFlow(exchange, SEED, markets[:200])
-    for _ in range(10):
-        with exchange.block() as execution:
-            for _ in range(BLOCK):
-                execution.execute(flow.resting())
-    exchange.results.clear()
-    blocks: Blocks = []
-    for _ in range(flow_length // BLOCK):
-        kinds = flow.random.choices(("place", "cancel", "cross"), (60, 30, 10), k=BLOCK)
-        cancels = [flow.cancel() for kind in kinds if kind == "cancel"]
-        rest = [flow.resting() if kind == "place" else flow.crossing() for kind in kinds if kind != "cancel"]
-        blocks.append(cancels + rest)
-    return exchange, blocks
+    return exchange, flow.blocks(10, flow_length)
 
 
 def bench_transition_options() -> list[Figure]:
@@ -179,7 +168,7 @@ def bench_transition_options() -> list[Figure]:
     exchange, blocks = prepare_options()
     slices, ratios = [], []
     executed = refused = fills = 0
-    before = recover_time()
+    before = recover_cpu_seconds()
     for number, block in enumerate(blocks):
         if number % TICK_BLOCKS == 0:
             exchange.now_ms += 11_000
@@ -187,7 +176,7 @@ def bench_transition_options() -> list[Figure]:
         begin = time.process_time()
         tally = run(exchange, [block])
         slices.append((time.process_time() - begin) / len(block))
-        after = recover_time()
+        after = recover_cpu_seconds()
         ratios.append(2 * slices[-1] / (before + after))
         before = after
         executed, refused, fills = executed + tally.executed, refused + tally.refused, fills + tally.fills

@@ -12,14 +12,11 @@ import time
 from statistics import median
 from typing import NamedTuple
 
-from coincurve import PrivateKey, PublicKey
-
 from state.actions import Cancel, CancelOrder, Order, OrderKind, PlaceOrder, Side, Transaction
 from state.errors import Rejected
-from state.hashing import keccak
 from state.transition import BlockExecution
 from tools.exchange import COIN, USD, Exchange, standard_exchange
-from tools.figure import Figure
+from tools.figure import Figure, recover_cpu_seconds
 
 MARKETS = 4
 ACCOUNTS = 1_000
@@ -67,6 +64,21 @@ class Flow:
         fields = self.exchange.envelope(account)
         return self.exchange.sign(CancelOrder(**fields, cancel=Cancel(market, order_id)))
 
+    def blocks(self, filling: int, length: int) -> Blocks:
+        """So many transactions, after the books were filled by as many blocks of resting orders."""
+        for _ in range(filling):
+            with self.exchange.block() as execution:
+                for _ in range(BLOCK):
+                    execution.execute(self.resting())
+        self.exchange.results.clear()
+        return [self._block() for _ in range(length // BLOCK)]
+
+    def _block(self) -> list[Transaction]:
+        kinds = self.random.choices(("place", "cancel", "cross"), (60, 30, 10), k=BLOCK)
+        cancels = [self.cancel() for kind in kinds if kind == "cancel"]
+        rest = [self.resting() if kind == "place" else self.crossing() for kind in kinds if kind != "cancel"]
+        return cancels + rest
+
     def _order(self, ticks_away: int, size: int) -> Transaction:
         account = self.random.randint(1, ACCOUNTS)
         market = self.random.randint(1, MARKETS)
@@ -82,18 +94,7 @@ def prepare(seed: int = SEED, flow_length: int = FLOW) -> tuple[Exchange, Blocks
     """A state with full books, and blocks of the flow to execute on it."""
     exchange = standard_exchange(ACCOUNTS, MARKETS)
     flow = Flow(exchange, seed)
-    for _ in range(BOOK_ORDERS * MARKETS // BLOCK):
-        with exchange.block() as execution:
-            for _ in range(BLOCK):
-                execution.execute(flow.resting())
-    exchange.results.clear()
-    blocks: Blocks = []
-    for _ in range(flow_length // BLOCK):
-        kinds = flow.random.choices(("place", "cancel", "cross"), (60, 30, 10), k=BLOCK)
-        cancels = [flow.cancel() for kind in kinds if kind == "cancel"]
-        rest = [flow.resting() if kind == "place" else flow.crossing() for kind in kinds if kind != "cancel"]
-        blocks.append(cancels + rest)
-    return exchange, blocks
+    return exchange, flow.blocks(BOOK_ORDERS * MARKETS // BLOCK, flow_length)
 
 
 def run(exchange: Exchange, blocks: Blocks) -> Tally:
@@ -111,16 +112,6 @@ def run(exchange: Exchange, blocks: Blocks) -> Tally:
     return Tally(sum(map(len, blocks)) - refused, refused, fills)
 
 
-def recover_time(count: int = 100) -> float:
-    """Processor seconds of one signature recovery, now."""
-    digest = keccak(b"yardstick")
-    signature = PrivateKey(digest).sign_recoverable(digest, hasher=None)
-    begin = time.process_time()
-    for _ in range(count):
-        PublicKey.from_signature_and_message(signature, digest, hasher=None).format(False)
-    return (time.process_time() - begin) / count
-
-
 def bench_transition() -> list[Figure]:
     """Slices of the flow between recoveries, so that both meet the same load of the machine."""
     exchange, blocks = prepare()
@@ -128,12 +119,12 @@ def bench_transition() -> list[Figure]:
     gc.freeze()
     slices, ratios = [], []
     tally = Tally(0, 0, 0)
-    before = recover_time()
+    before = recover_cpu_seconds()
     for start in range(0, len(blocks), SLICE):
         begin = time.process_time()
         part = run(exchange, blocks[start : start + SLICE])
         slices.append((time.process_time() - begin) / (SLICE * BLOCK))
-        after = recover_time()
+        after = recover_cpu_seconds()
         ratios.append(2 * slices[-1] / (before + after))
         before = after
         tally = Tally(*(a + b for a, b in zip(tally, part, strict=True)))

@@ -21,13 +21,11 @@ from typing import Final
 
 import msgspec
 import trio
-from coincurve import PrivateKey, PublicKey
 
 from sequencer.http_server import App, Server, serve
 from sequencer.jsonrpc import Context, Deferred, Dispatcher, Method, Registry
 from sequencer.server_limits import ServerLimits
-from state.hashing import keccak
-from tools.figure import Figure, recover_seconds
+from tools.figure import Figure, recover_cpu_seconds, recover_seconds
 
 TEXT: Final = "0x" + "ab" * 150
 SEAL_INTERVAL_S: Final = 0.01
@@ -132,16 +130,6 @@ def _load(port: int, request: bytes, connections: int, depth: int) -> float:
     return answered / elapsed
 
 
-def _recovery_cpu_s() -> float:
-    """Processor time of one signature recovery, now."""
-    digest = keccak(b"yardstick")
-    signature = PrivateKey(digest).sign_recoverable(digest, hasher=None)
-    begin = time.process_time()
-    for _ in range(RECOVERIES):
-        PublicKey.from_signature_and_message(signature, digest, hasher=None).format(False)
-    return (time.process_time() - begin) / RECOVERIES
-
-
 CASES: Final = (
     ("single, 1 connection", "echo", 1, 1, 1),
     ("single, 16 connections", "echo", 1, 16, 1),
@@ -172,7 +160,7 @@ def bench_transport() -> list[Figure]:
             cpu_s = ours.recv() - cpu_begin_s
             rate = f"{per_second * recover_seconds():.2f} x recover_limit"
             cpu_per_call_s = cpu_s / (per_second * run_s)
-            cost = f"{cpu_per_call_s / _recovery_cpu_s():.3f} recoveries"
+            cost = f"{cpu_per_call_s / recover_cpu_seconds(RECOVERIES):.3f} recoveries"
             figures += [
                 Figure(f"{name}: rate", per_second, "1/s", note=rate),
                 Figure(f"{name}: server", cpu_per_call_s * 1e6, "us", note=cost),

@@ -52,11 +52,22 @@ def seconds_per_call(call: Callable[[], object], seconds: float = 0.5) -> float:
 @cache
 def recover_seconds() -> float:
     """One secp256k1 recovery on one core: the yardstick of everything that handles signed orders."""
+    return seconds_per_call(_recovery())
+
+
+def recover_cpu_seconds(count: int = 100) -> float:
+    """Processor time of one recovery, measured now: for a machine whose load changes."""
+    recover = _recovery()
+    begin = time.process_time()
+    for _ in range(count):
+        recover()
+    return (time.process_time() - begin) / count
+
+
+def _recovery() -> Callable[[], object]:
     digest = keccak(b"yardstick")
     signature = PrivateKey(digest).sign_recoverable(digest, hasher=None)
-    return seconds_per_call(
-        lambda: PublicKey.from_signature_and_message(signature, digest, hasher=None).format(False)
-    )
+    return lambda: PublicKey.from_signature_and_message(signature, digest, hasher=None).format(False)
 
 
 @cache
