@@ -1,0 +1,389 @@
+"""The price of a batch byte: what a byte costs on L1, steered so that what was collected pays what was spent.
+
+    price = feed_forward * (1 + feedback + premium), at most one step per slot away from the last
+
+- *feed-forward*: what a byte costs at the fees of the latest L1 origin by the cheaper of calldata and blobs.
+  Sizes are averages of the last batches, known when they close; the gas that a model expects for them is
+  corrected by what cost reports say.
+- *feedback* = -position / (H * feed_forward), bounded. The position compares like with like:
+
+      position = collected - reported cost - bytes on their way * feed_forward
+
+  Bytes whose batch is not reported yet count at what they would cost now, so they are neither a surplus nor,
+  when L1 has become dearer since they were charged, a loss that only shows when the report comes (a Smith
+  predictor: O. Smith, "Closer control of loops with dead time", 1957).
+- *premium* = z * s * sqrt(n / 3) * D / H: `s` is the standard deviation of the byte's cost per L1 block, `n`
+  how many blocks pass until a byte's cost is known. Feedback takes it back once the position is what
+  premium * H bytes cost, so it builds a standing reserve: z standard deviations of what the D bytes on their
+  way may come to cost more. (They are spread evenly over the n blocks; of a random walk W the mean of
+  W(t), t from 0 to n, has the variance s^2 * n / 3.) z is 3. L1's fees fall back more often than a random
+  walk does, so this errs on the safe side.
+
+Gains. All delays are measured in bytes: D is how many are on their way when a report comes, counted from the
+first byte of the reported batch. In bytes collected, x, the feedback loop is position' = -position / H; where
+the predictor is wrong (the gas model, say) the position is seen only after the delay, and the loop becomes
+position'(x) = -position(x - D) / H, which returns without overshoot exactly when H >= e * D. So
+`horizon_ppm` is 3: the next whole number, against jitter of D. D is averaged, and is at least one batch.
+L1's fees move by at most an eighth per block of 12 s, so the price may, too: `step_ppm` per `slot_ms`.
+
+Anti-windup. (1) Collected bytes count at most a step away from what the price was meant to be: what is
+collected while the price is on its way from a wrong value is nobody's to pay back. (2) The position is
+bounded to what `memory_batches` usual batches cost, so that one absurd posting is not paid by users for days.
+
+- iL1PRICE_001 Within [min, max], and within a slot of block time at most a step away from the price at the
+  slot's start; a slot without a block leaves its step to the next.
+- iL1PRICE_002 `most_within` is never exceeded while the terms stay: it follows from 001 alone.
+- iL1PRICE_003 L1's fees move only as EIP-1559 and EIP-4844 let them (`follows`).
+
+Money is in uusd, prices are in pusd per byte, L1's in wei. Pure integers; rounding is up, for the house.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import isqrt
+from typing import Final
+
+from state.units import PPM, PUSD_PER_UUSD
+
+GAS_PER_BLOB: Final = 131_072
+BYTES_PER_BLOB: Final = 4_096 * 31
+MAX_FEE_WEI: Final = 2**64 - 1
+_WEI_PER_ETH: Final = 10**18
+_TRANSACTION_GAS: Final = 21_000
+_BYTE_GAS: Final = 17
+"""Of a calldata byte that is not zero, with its hashing."""
+_BYTE_FLOOR_GAS: Final = 40
+"""EIP-7623's floor of such a byte."""
+_MAX_SURPLUS_UUSD: Final = 2**62
+
+
+class Follows(Enum):
+    """Whether an L1 origin can follow the last one."""
+
+    YES = "yes"
+    BACKWARDS = "backwards"
+    TOO_FAR = "too far"
+    BASE_FEE = "base fee"
+    BLOB_FEE = "blob fee"
+
+
+@dataclass(frozen=True)
+class L1Terms:
+    """What the governor sets; the module's text derives the defaults."""
+
+    min_pusd: int = 1_000
+    max_pusd: int = 10**12
+    """A dollar per byte."""
+    step_ppm: int = 125_000
+    slot_ms: int = 12_000
+    horizon_ppm: int = 3 * PPM
+    """Of the bytes on their way: over how many bytes the position is brought back."""
+    feedback_ppm: int = 500_000
+    """Of the feed-forward: the most that others' past adds to or takes from a price."""
+    reserve_ppm: int = 3 * PPM
+    """The standing reserve, in standard deviations of what the bytes on their way may come to cost more."""
+    batch_weight: int = 8
+    """A batch moves the averages of sizes and gas by this part of the distance."""
+    variance_weight: int = 64
+    """An L1 block moves the variance by this part of the distance."""
+    memory_batches: int = 64
+    post_gas: int = 162_000
+    """Of posting beside its data (contracts/README.md)."""
+    max_ahead_blocks: int = 7_200
+    """L1 blocks, a day, by which an origin may be ahead of the last."""
+
+
+@dataclass
+class L1Price:
+    """The registers."""
+
+    l1_block: int
+    """The latest origin."""
+    base_fee_wei: int
+    blob_fee_wei: int
+    """0: L1 has no blobs."""
+    variance_ppt: int
+    """Of the byte's cost: mean squared relative change per L1 block, times 10^12."""
+    batch_bytes: int
+    """Average encoded size of a batch."""
+    batch_blobs_ppm: int
+    """Average blobs of a batch."""
+    batch_blocks_ppm: int
+    """Average L1 blocks between two batches' ends."""
+    batch_cost_uusd: int
+    """Average reported cost, over `memory_batches`."""
+    blob_gas_ppm: int
+    """Reported gas of posting by blobs, over the model's."""
+    calldata_gas_ppm: int
+    """Reported gas of posting by calldata, over the model's."""
+    overhead_ppm: int
+    """Encoded bytes of a batch over those that transactions were charged for; at least 1."""
+    flight_bytes: int
+    """Average of the bytes on their way when a report comes, those of its batch included."""
+    closed_block: int
+    """Origin when the last batch closed."""
+    open_bytes: int
+    """Charged for in the open batch."""
+    closed_bytes: int
+    """Encoded, in closed batches that are not reported yet."""
+    surplus_uusd: int
+    """Collected less reported cost; signed."""
+    slot: int
+    """Block time over `slot_ms`."""
+    low_pusd: int
+    """Bounds of the price in this slot."""
+    high_pusd: int
+    target_pusd: int
+    """What the price would be without the slot's bounds."""
+    price_pusd: int
+
+
+def starting(
+    terms: L1Terms,
+    price_pusd: int,
+    l1_block: int,
+    base_fee_wei: int,
+    blob_fee_wei: int,
+    now_ms: int,
+    batch_bytes: int = BYTES_PER_BLOB,
+) -> L1Price:
+    """The registers at genesis, or when the market is switched on; `batch_bytes` is a usual batch's size."""
+    price = min(max(price_pusd, terms.min_pusd), terms.max_pusd)
+    return L1Price(
+        l1_block=l1_block,
+        base_fee_wei=base_fee_wei,
+        blob_fee_wei=blob_fee_wei,
+        variance_ppt=0,
+        batch_bytes=batch_bytes,
+        batch_blobs_ppm=_blobs(batch_bytes) * PPM,
+        batch_blocks_ppm=5 * PPM,
+        batch_cost_uusd=0,
+        blob_gas_ppm=PPM,
+        calldata_gas_ppm=PPM,
+        overhead_ppm=PPM,
+        flight_bytes=batch_bytes,
+        closed_block=l1_block,
+        open_bytes=0,
+        closed_bytes=0,
+        surplus_uusd=0,
+        slot=now_ms // terms.slot_ms,
+        low_pusd=_lowered(price, 1, terms),
+        high_pusd=_raised(price, 1, terms),
+        target_pusd=price,
+        price_pusd=price,
+    )
+
+
+def follows(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> Follows:
+    """Whether these fees of an origin can follow from the last one's.
+
+    A base fee moves by at most an eighth per block (EIP-1559), up by at least 1 wei. A blob fee rises by at
+    most an eighth (EIP-4844: the target's worth of excess raises it by 12.5 %, later schedules by less; the
+    fee is known rounded down). How far it falls is left open: a fork that changes the schedule lets it drop
+    at once, and must not stop the rollup. The first blob fee after 0 is taken as it comes, likewise.
+    """
+    blocks = l1_block - price.l1_block
+    if blocks < 0:
+        return Follows.BACKWARDS
+    if blocks > terms.max_ahead_blocks:
+        return Follows.TOO_FAR
+    low = high = price.base_fee_wei
+    blob_high = price.blob_fee_wei
+    for _ in range(blocks):
+        low -= low // 8
+        high = min(high + max(high // 8, 1), MAX_FEE_WEI)
+        blob_high = min((blob_high + 1) * 9 // 8, MAX_FEE_WEI)
+        if high == blob_high == MAX_FEE_WEI and low < 8:
+            break
+    if not low <= base_fee_wei <= high:
+        return Follows.BASE_FEE
+    if price.blob_fee_wei and blob_fee_wei > blob_high:
+        return Follows.BLOB_FEE
+    return Follows.YES
+
+
+def observed(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> None:
+    """A new L1 origin, whose fees `follows` let through."""
+    blocks = l1_block - price.l1_block
+    if blocks <= 0:
+        return
+    before = batch_wei(price, terms)
+    price.l1_block = l1_block
+    price.base_fee_wei = base_fee_wei
+    price.blob_fee_wei = blob_fee_wei
+    if before == 0:
+        return
+    change_ppm = min(abs(batch_wei(price, terms) - before) * PPM // before, PPM)
+    sample = change_ppm * change_ppm // blocks
+    weight = min(blocks, terms.variance_weight)
+    price.variance_ppt += (sample - price.variance_ppt) * weight // terms.variance_weight
+
+
+def collected(price: L1Price, terms: L1Terms, size_bytes: int, uusd: int) -> None:
+    """A transaction of the open batch was charged `uusd` for `size_bytes` of data at the present price."""
+    price.open_bytes += size_bytes
+    meant = size_bytes * price.target_pusd
+    most = -(-meant * (PPM + terms.step_ppm) // (PPM * PUSD_PER_UUSD))
+    least = meant * PPM // ((PPM + terms.step_ppm) * PUSD_PER_UUSD)
+    price.surplus_uusd = min(price.surplus_uusd + min(max(uusd, least), most), _MAX_SURPLUS_UUSD)
+
+
+def closed(price: L1Price, terms: L1Terms, size_bytes: int) -> None:
+    """The open batch ends with an encoded size of `size_bytes` (> 0)."""
+    weight = terms.batch_weight
+    if price.open_bytes:
+        overhead = max(size_bytes * PPM // price.open_bytes, PPM)
+        price.overhead_ppm = _average(price.overhead_ppm, min(overhead, 2 * PPM), weight)
+    blocks = price.l1_block - price.closed_block
+    price.batch_bytes = _average(price.batch_bytes, size_bytes, weight)
+    price.batch_blobs_ppm = _average(price.batch_blobs_ppm, _blobs(size_bytes) * PPM, weight)
+    price.batch_blocks_ppm = _average(price.batch_blocks_ppm, blocks * PPM, weight)
+    price.closed_block = price.l1_block
+    price.closed_bytes += size_bytes
+    price.open_bytes = 0
+
+
+def reported(
+    price: L1Price,
+    terms: L1Terms,
+    eth_price_uusd: int,
+    size_bytes: int,
+    gas: int,
+    base_fee_wei: int,
+    blobs: int,
+    blob_fee_wei: int,
+) -> None:
+    """The contract says what posting a batch of `size_bytes` (> 0) cost. Batches are reported in order."""
+    spent_wei = gas * base_fee_wei + blobs * GAS_PER_BLOB * blob_fee_wei
+    spent_uusd = min(-(-spent_wei * eth_price_uusd // _WEI_PER_ETH), _MAX_SURPLUS_UUSD)
+    weight = terms.batch_weight
+    if blobs:
+        ratio = min(gas * PPM // terms.post_gas, 8 * PPM)
+        price.blob_gas_ppm = _average(price.blob_gas_ppm, ratio, weight)
+    else:
+        ratio = min(gas * PPM // _calldata_gas(terms, size_bytes), 8 * PPM)
+        price.calldata_gas_ppm = _average(price.calldata_gas_ppm, ratio, weight)
+    price.flight_bytes = _average(price.flight_bytes, _on_their_way(price), weight)
+    price.closed_bytes = max(price.closed_bytes - size_bytes, 0)
+    if price.batch_cost_uusd == 0:
+        price.batch_cost_uusd = spent_uusd
+    price.batch_cost_uusd = _average(price.batch_cost_uusd, spent_uusd, terms.memory_batches)
+    price.surplus_uusd = max(price.surplus_uusd - spent_uusd, -_MAX_SURPLUS_UUSD)
+    _bound_memory(price, terms, eth_price_uusd)
+
+
+def advanced(price: L1Price, terms: L1Terms, eth_price_uusd: int, now_ms: int) -> None:
+    """A block begins: the price moves towards its target as far as the slot allows."""
+    slot = now_ms // terms.slot_ms
+    if slot > price.slot:
+        steps = slot - price.slot
+        price.low_pusd = _lowered(price.price_pusd, steps, terms)
+        price.high_pusd = _raised(price.price_pusd, steps, terms)
+        price.slot = slot
+    price.target_pusd = _target(price, terms, eth_price_uusd)
+    low = max(price.low_pusd, _lowered(price.price_pusd, 1, terms))
+    high = min(price.high_pusd, _raised(price.price_pusd, 1, terms))
+    price.price_pusd = min(max(price.target_pusd, low), high)
+
+
+def byte_price(price: L1Price) -> int:
+    """Pusd per byte of a transaction in this block."""
+    return price.price_pusd
+
+
+def most_within(price: L1Price, terms: L1Terms, now_ms: int, seconds: int) -> int:
+    """The highest byte price of any block up to `seconds` after `now_ms`, in pusd."""
+    steps = (now_ms + seconds * 1_000) // terms.slot_ms - price.slot
+    return _raised(price.high_pusd, max(steps, 0), terms)
+
+
+def batch_wei(price: L1Price, terms: L1Terms) -> int:
+    """What a usual batch costs at the origin's fees, by the cheaper way."""
+    gas = _calldata_gas(terms, price.batch_bytes) * price.calldata_gas_ppm
+    by_calldata = gas * price.base_fee_wei // PPM
+    if price.blob_fee_wei == 0:
+        return by_calldata
+    blob_gas = GAS_PER_BLOB * price.batch_blobs_ppm
+    by_blobs = terms.post_gas * price.blob_gas_ppm * price.base_fee_wei + blob_gas * price.blob_fee_wei
+    return min(by_calldata, by_blobs // PPM)
+
+
+def feed_forward(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
+    """Pusd per encoded byte at the origin's fees; at least 1."""
+    cost = batch_wei(price, terms) * eth_price_uusd * PUSD_PER_UUSD
+    return max(-(-cost // (_WEI_PER_ETH * price.batch_bytes)), 1)
+
+
+def position_uusd(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
+    """Collected less spent, what is on its way counted at the present cost; see the module's text."""
+    owed = _on_their_way(price) * feed_forward(price, terms, eth_price_uusd)
+    return price.surplus_uusd - owed // PUSD_PER_UUSD
+
+
+def horizon_bytes(price: L1Price, terms: L1Terms) -> int:
+    """H: over how many encoded bytes the position is brought back."""
+    return max(price.flight_bytes, price.batch_bytes) * terms.horizon_ppm // PPM
+
+
+def feedback_ppm(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
+    """Part of the feed-forward that the position adds or takes."""
+    worth = horizon_bytes(price, terms) * feed_forward(price, terms, eth_price_uusd)
+    back = -position_uusd(price, terms, eth_price_uusd) * PUSD_PER_UUSD * PPM // worth
+    return min(max(back, -terms.feedback_ppm), terms.feedback_ppm)
+
+
+def premium_ppm(price: L1Price, terms: L1Terms) -> int:
+    """Part of the feed-forward that is added for what L1 may do until a byte's cost is known.
+
+    The time is that of Little's law: bytes on their way over bytes per L1 block.
+    """
+    blocks_ppm = max(price.flight_bytes, price.batch_bytes) * price.batch_blocks_ppm // price.batch_bytes
+    deviation_ppm = isqrt(price.variance_ppt * blocks_ppm // (3 * PPM))
+    return min(terms.reserve_ppm * deviation_ppm // terms.horizon_ppm, terms.feedback_ppm)
+
+
+def _target(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
+    factor = PPM + feedback_ppm(price, terms, eth_price_uusd) + premium_ppm(price, terms)
+    plain = feed_forward(price, terms, eth_price_uusd) * price.overhead_ppm
+    return min(max(-(-plain * factor // (PPM * PPM)), terms.min_pusd), terms.max_pusd)
+
+
+def _bound_memory(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> None:
+    bound = terms.memory_batches * price.batch_cost_uusd
+    position = position_uusd(price, terms, eth_price_uusd)
+    price.surplus_uusd -= position - min(max(position, -bound), bound)
+
+
+def _on_their_way(price: L1Price) -> int:
+    return price.closed_bytes + price.open_bytes * price.overhead_ppm // PPM
+
+
+def _calldata_gas(terms: L1Terms, size_bytes: int) -> int:
+    executed = terms.post_gas + _BYTE_GAS * size_bytes
+    return max(executed, _TRANSACTION_GAS + _BYTE_FLOOR_GAS * size_bytes)
+
+
+def _blobs(size_bytes: int) -> int:
+    return -(-size_bytes // BYTES_PER_BLOB)
+
+
+def _average(old: int, sample: int, weight: int) -> int:
+    return -(-((weight - 1) * old + sample) // weight)
+
+
+def _raised(pusd: int, steps: int, terms: L1Terms) -> int:
+    for _ in range(steps):
+        if pusd >= terms.max_pusd:
+            break
+        pusd += max(pusd * terms.step_ppm // PPM, 1)
+    return min(pusd, terms.max_pusd)
+
+
+def _lowered(pusd: int, steps: int, terms: L1Terms) -> int:
+    for _ in range(steps):
+        if pusd <= terms.min_pusd:
+            break
+        pusd = pusd * PPM // (PPM + terms.step_ppm)
+    return max(pusd, terms.min_pusd)
