@@ -6,16 +6,17 @@
 | `instruments` | a block is durable | instruments and expiries that were listed, settled or delisted in it |
 | `batches` | a batch is committed | number, root, blocks, bytes |
 | `trades.{instrument}` | a block is durable | its trades, as `public/get_last_trades_by_instrument` |
-| `account.{id}` | a block is durable | the account's orders, fills and settlements, and its money after it |
+| `account.{id}` | a block is durable | its orders, fills, triggers, settlements, liquidations; its money |
 | `book.{instrument}.100ms` | every 100 ms | snapshot first, then changed levels, as Deribit |
 | `ticker.{instrument}` | every 100 ms, if it changed | as `public/ticker`; snapshot first |
 
-Data is made only for channels that somebody has subscribed to.
+Data is made only for channels that somebody has subscribed to. Requests for quotes have their own (`rfq`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ from sequencer.markets import Listed
 from sequencer.receipts import END_NAMES, SIDE_NAMES, hex_of, wallet_signature
 from sequencer.sealer import Sealed
 from state import keys
-from state.block import BlockResult, LifeChange
+from state.block import BlockResult, LifeChange, LiquidationChange, LiquidationEvent
 from state.errors import RejectCode
 from state.margin import margin
 from state.store_records import StoredBatch
@@ -54,6 +55,22 @@ class BookMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     bids: list[BookLevel]
     asks: list[BookLevel]
     prev_change_id: int | None = None
+
+
+def _liquidation(event: LiquidationEvent, names: Callable[[int], str]) -> dict[str, Any]:
+    """A step of a liquidation, as `straddle_explainLiquidation` names things."""
+    return {
+        "auction": event.auction,
+        "step": LiquidationChange(event.change).name.lower(),
+        "account": event.account,
+        "amount_uusd": event.amount_uusd,
+        "other_account": event.other or None,
+        "other_amount_uusd": event.other_amount_uusd,
+        "instrument_name": names(event.market) if event.market else None,
+        "size_ulots": event.size_ulots,
+        "price_uusd": event.price_uusd,
+        "share_ppm": event.share_ppm,
+    }
 
 
 class Publisher:
@@ -239,6 +256,12 @@ class Publisher:
                 }
                 for event in result.life
                 if event.account == account
+            ],
+            "liquidations": [
+                _liquidation(event, names)
+                for transaction in result.results
+                for event in transaction.liquidations
+                if account in (event.account, event.other)
             ],
             **self._account_money(account),
         }

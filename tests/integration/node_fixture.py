@@ -6,7 +6,7 @@ workers, the HTTP port. Tests that use it run in real time (a node waits for dis
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -218,10 +218,13 @@ class Running:
 
 @asynccontextmanager
 async def running_node(
-    path: Path, keeper_key: SecretKey | None = None, **sections: Any
+    path: Path,
+    keeper_key: SecretKey | None = None,
+    now_ms: Callable[[], int] = wall_clock_ms,
+    **sections: Any,
 ) -> AsyncIterator[Running]:
     """Starts a node; at the end drains it and lets it close."""
-    node = Node(config_for(path, **sections), DOMAIN, SEQUENCER, keeper_key=keeper_key)
+    node = Node(config_for(path, **sections), DOMAIN, SEQUENCER, keeper_key=keeper_key, now_ms=now_ms)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
         token = (path / "admin.token").read_text().strip()
