@@ -118,6 +118,8 @@ class TradeEntry(msgspec.Struct, frozen=True):
     fee_uusd: int
     block_trade_id: str | None = None
     """Of a leg of a block trade."""
+    reward_uusd: int = 0
+    """Of the maker: from what others paid for places in blocks."""
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -306,6 +308,7 @@ class HistoryApi:
             record.size_ulots,
             fee_uusd,
             str(record.block_trade) if record.block_trade else None,
+            record.maker_reward_uusd if is_maker else 0,
         )
 
     def _log(self, account: int, place: Place, record: Record) -> LogEntry:

@@ -3,7 +3,7 @@
 Cash moves between accounts and pots; a trade moves position cost from one side to the other; so at every
 batch boundary, whatever the marks are,
 
-    sum(cash) + sum(position quote) + sum(funding pots) + insurance + fees + venue fees == collateral
+    sum(cash) + sum(position quote) + sum(markets' pots) + insurance + fees + venue fees == collateral
 
 and in every market the sizes of all positions add up to zero, but for instruments whose positions are being
 settled, one after another. The running sums are kept with the checkpoint.
@@ -27,7 +27,7 @@ class Totals(msgspec.Struct, array_like=True):
     """Running sums over all leaves at a batch boundary."""
 
     money_uusd: int = 0
-    """Cash, position cost and funding pots."""
+    """Cash, position cost, and the pots of markets."""
     open_ulots: dict[int, int] = {}
     """Sum of signed position sizes by market; only those that are not zero."""
 
@@ -85,7 +85,8 @@ class Books:
         if key[0] == keys.ACCOUNT:
             totals.money_uusd += sign * Account.decode(encoded).cash_uusd
         elif key[0] == keys.MARKET:
-            totals.money_uusd += sign * Market.decode(encoded).funding_pot_uusd
+            pots = Market.decode(encoded)
+            totals.money_uusd += sign * (pots.funding_pot_uusd + pots.priority_pot_uusd)
         else:
             position = Position.decode(encoded)
             totals.money_uusd += sign * position.quote_uusd

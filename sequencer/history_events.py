@@ -247,6 +247,7 @@ class BlockEvents:
                 trade.maker_change_uusd,
                 trade.taker_change_uusd,
                 trade.block_trade,
+                trade.maker_reward_uusd,
             )
             self.trades[trade.maker_account].append(record)
             self.trades[trade.taker_account].append(record)
@@ -272,6 +273,8 @@ class BlockEvents:
         if self._fee_uusd:
             self._moved(Money.INCLUSION_FEE, action.account, -self._fee_uusd, 0, 0, 0, 0, 0, outcome.hash)
             self._fee_uusd = 0
+        if outcome.priority_uusd:
+            self._moved(Money.PRIORITY, action.account, -outcome.priority_uusd, 0, 0, 0, 0, 0, outcome.hash)
 
     def _take_liquidation(self, step: LiquidationEvent, transaction: bytes) -> None:
         """`size_ulots` is how a position changed, so that a position can be followed, as cash can."""

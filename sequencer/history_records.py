@@ -49,6 +49,8 @@ class Money(IntEnum):
     """A position in an expired instrument was closed; the change includes the cost it was held at."""
     LIQUIDATION = 6
     """A step of a liquidation, told to both sides: cash, a position, or both went to the other."""
+    PRIORITY = 7
+    """What a bid paid for the transaction's place in its block."""
 
 
 class OrderRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -98,10 +100,12 @@ class TradeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     maker_fee_uusd: int
     taker_fee_uusd: int
     maker_change_uusd: int
-    """Of the maker's cash: realised profit, less fee and funding that was due."""
+    """Of the maker's cash: realised profit and reward, less fee and funding that was due."""
     taker_change_uusd: int
     block_trade: int = 0
     """Of a leg of a block trade: the number of its first trade."""
+    maker_reward_uusd: int = 0
+    """From what others paid for places in blocks; part of `maker_change_uusd`."""
 
 
 class MoneyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -30,7 +30,7 @@ class OrderingClass(IntEnum):
     ORACLE = 0
     CANCEL = 1
     POST_ONLY = 2
-    BID = 3
+    OTHER = 3
 
 
 class Lane(IntEnum):

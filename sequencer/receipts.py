@@ -77,14 +77,13 @@ class OperationView(msgspec.Struct, frozen=True):
 
 
 class FeeView(msgspec.Struct, frozen=True):
-    """What was charged: for inclusion, and on fills (negative is a rebate).
-
-    What follows are the parts of inclusion, as in `state/fees.py`; they add up to it.
-    """
+    """What was charged: for inclusion, on fills (negative is a rebate), and for the place in the block (at
+    most the bid). The other parts add up to inclusion; what each is: `state/fees.py`."""
 
     total_uusd: int
     inclusion_uusd: int
     trading_uusd: int
+    priority_uusd: int = 0
     data_uusd: int = 0
     bandwidth_uusd: int = 0
     execution_uusd: int = 0
@@ -170,7 +169,13 @@ class ReceiptMaker:
             block.batch,
             [operation_view(each) for each in result.operations],
             fills,
-            FeeView(result.fee_uusd + trading_uusd, result.fee_uusd, trading_uusd, *result.fee_parts),
+            FeeView(
+                result.fee_uusd + trading_uusd + result.priority_uusd,
+                result.fee_uusd,
+                trading_uusd,
+                result.priority_uusd,
+                *result.fee_parts,
+            ),
             result.withdrawal or None,
         )
 

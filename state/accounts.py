@@ -39,7 +39,7 @@ from state.units import (
 )
 from state.view import StateView
 
-BID_CLASS: Final = 3
+LAST_CLASS: Final = 3
 CANCEL_RIGHT: Final = 0
 """What a session key of any scope may sign."""
 TRADE_RIGHT: Final = 1
@@ -59,9 +59,7 @@ def admit(
     """The account, when the envelope is good; raises Rejected otherwise. Changes nothing."""
     system: System = view.get(SYSTEM_KEY)
     bid = action.priority_bid_uusd
-    if order_class < system.order_class or (
-        order_class == BID_CLASS == system.order_class and bid > system.order_bid
-    ):
+    if order_class < system.order_class or (order_class == system.order_class and bid > system.order_bid):
         raise Rejected(
             RejectCode.OUT_OF_ORDER, order_class=order_class, after=system.order_class, bid=system.order_bid
         )
@@ -82,10 +80,12 @@ def admit(
     _check_nonce(account, action.nonce)
     if fee > action.max_fee_uusd:
         raise Rejected(RejectCode.FEE_ABOVE_MAX, fee_uusd=fee, max_fee_uusd=action.max_fee_uusd)
-    if bid > action.max_fee_uusd:
-        raise Rejected(RejectCode.BID_ABOVE_MAX_FEE, bid_uusd=bid, max_fee_uusd=action.max_fee_uusd)
-    if account.cash_uusd < fee:
-        raise Rejected(RejectCode.INSUFFICIENT_CASH, needed_uusd=fee, available_uusd=account.cash_uusd)
+    if fee + bid > action.max_fee_uusd:
+        raise Rejected(
+            RejectCode.BID_ABOVE_MAX_FEE, bid_uusd=bid, fee_uusd=fee, max_fee_uusd=action.max_fee_uusd
+        )
+    if account.cash_uusd < fee + bid:
+        raise Rejected(RejectCode.INSUFFICIENT_CASH, needed_uusd=fee + bid, available_uusd=account.cash_uusd)
     return account
 
 
@@ -131,7 +131,8 @@ def spend(
         spent >>= shift
         offset = _TOP
     account.nonce_map = (spent | 1 << offset).to_bytes(32, "big")
-    account.cash_uusd -= fee
+    bid = action.priority_bid_uusd
+    account.cash_uusd -= fee + bid
     view.touch(account_key(action.account), account)
     system: System = view.get(SYSTEM_KEY)
     system.batch_cursor += size_bytes
@@ -139,7 +140,7 @@ def spend(
     if risk_uusd:
         system.insurance_uusd += risk_uusd
     system.order_class = order_class
-    system.order_bid = action.priority_bid_uusd if order_class == BID_CLASS else 0
+    system.order_bid = bid
     view.touch(SYSTEM_KEY, system)
 
 

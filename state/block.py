@@ -47,6 +47,7 @@ class MessageKind(IntEnum):
     SET_MARGIN = 12
     SET_LIQUIDATION = 16
     SET_FEES = 17
+    SET_PRIORITY = 18
 
 
 class L1Message(msgspec.Struct, frozen=True):
@@ -124,11 +125,13 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     maker_fee_uusd: int
     taker_fee_uusd: int
     maker_change_uusd: int = 0
-    """Of the maker's cash: realised profit, less fee and funding that was due."""
+    """Of the maker's cash: realised profit and reward, less fee and funding that was due."""
     taker_change_uusd: int = 0
     block_trade: int = 0
     """Of a leg of a block trade: the number of its first trade. Then `price_uusd` is rounded down from the
     leg's amount, and the maker's order id is the nonce of the quote."""
+    maker_reward_uusd: int = 0
+    """From what was paid for places in blocks; part of `maker_change_uusd`."""
 
 
 class OrderEvent(msgspec.Struct, frozen=True, gc=False):
@@ -278,6 +281,8 @@ class TransactionResult(msgspec.Struct, frozen=True, gc=False):
     """What it did in a liquidation, in order."""
     fee_parts: tuple[int, ...] = ()
     """What `fee_uusd` is made of, in the order of `fees.PARTS`; empty when nothing was charged."""
+    priority_uusd: int = 0
+    """What it paid for its place in the block, beside the fee."""
 
 
 class MessageResult(msgspec.Struct, frozen=True, gc=False):

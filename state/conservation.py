@@ -1,6 +1,6 @@
 """The money check over a whole state: what the exchange holds in all pockets is what L1 holds for it.
 
-    sum of cash + sum of quotes + sum of funding pots + insurance + fees + venue fees = collateral
+    sum of cash + sum of quotes + sum of markets' pots + insurance + fees + venue fees = collateral
 
 Marks do not appear: in every market the sizes of all positions add up to zero, but for an instrument whose
 positions are being settled; what was paid for those is then in its funding pot. This full scan is for tests
@@ -35,7 +35,8 @@ def conservation(leaves: Iterable[tuple[bytes, bytes]]) -> int:
             if Instrument.decode(data).status == Status.SETTLING:
                 settling.add(key[1:5])
         elif key[0] == MARKET:
-            pockets += Market.decode(data).funding_pot_uusd
+            of_market = Market.decode(data)
+            pockets += of_market.funding_pot_uusd + of_market.priority_pot_uusd
         elif key[0] == SYSTEM:
             system = System.decode(data)
             pockets += system.insurance_uusd + system.fees_uusd + system.venue_fees_uusd

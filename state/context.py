@@ -36,6 +36,7 @@ class BlockContext:
         "now_s",
         "operations",
         "orders",
+        "price_uusd",
         "table",
         "timestamp_ms",
         "trades",
@@ -65,6 +66,8 @@ class BlockContext:
         """Of the current transaction."""
         self.fee_uusd = 0
         """Charged to the current transaction."""
+        self.price_uusd = 0
+        """What the transaction before the current one paid for its place."""
         self.fee_parts: tuple[int, ...] = ()
         """What it is made of, in the order of `fees.PARTS`."""
         self.withdrawal = 0

@@ -238,6 +238,10 @@ def delist_step(view: StateView, block: BlockContext, due: bytes, number: int) -
         return
     market = parse_expiry_market(found[0])
     terms: Instrument = view.get(instrument_key(market))
+    state: Market = view.get(market_key(market))
+    system: System = view.get(SYSTEM_KEY)
+    system.insurance_uusd += state.priority_pot_uusd
+    view.touch(SYSTEM_KEY, system)
     view.delete(name_key(MARKET_NAME, terms.name.rstrip(b"\0").decode()))
     view.delete(instrument_key(market))
     view.delete(market_key(market))

@@ -52,6 +52,7 @@ LIQUIDATION: Final = 0x28
 LIQUIDATIONS: Final = 0x29
 FEE_TERMS: Final = 0x2A
 FEE_MARKET: Final = 0x2B
+PRIORITY: Final = 0x2C
 
 MAX_U64: Final = 2**64 - 1
 
@@ -64,6 +65,7 @@ LIQUIDATION_KEY: Final = bytes([LIQUIDATION]).ljust(32, b"\0")
 LIQUIDATIONS_KEY: Final = bytes([LIQUIDATIONS]).ljust(32, b"\0")
 FEE_TERMS_KEY: Final = bytes([FEE_TERMS]).ljust(32, b"\0")
 FEE_MARKET_KEY: Final = bytes([FEE_MARKET]).ljust(32, b"\0")
+PRIORITY_KEY: Final = bytes([PRIORITY]).ljust(32, b"\0")
 
 _instrument = Struct(">BI27x").pack
 _account = Struct(">BQ23x").pack

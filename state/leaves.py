@@ -1,8 +1,8 @@
 """All leaves of the tree, by the kind that their keys begin with: the door through which they are imported.
 
 They stand by subject: `leaves_system`, `leaves_market`, `leaves_pricing`, `leaves_account`, `leaves_orders`,
-`leaves_liquidation`, `leaves_fees`; what a leaf is, and its rules, in `leaves_base`. A new kind of leaf is
-entered here.
+`leaves_liquidation`, `leaves_fees`, `leaves_priority`; what a leaf is, and its rules, in `leaves_base`. A new
+kind of leaf is entered here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from state.leaves_market import (
 )
 from state.leaves_orders import AccountOrder, AccountTrigger, BlockTrade, RestingOrder, Trigger, TriggerCount
 from state.leaves_pricing import Feed, MarginTerms, Pricing, Publishers, RateFeed, Surface
+from state.leaves_priority import PriorityTerms
 from state.leaves_system import Parameters, Phase, Progress, System, Taker, Task
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Phase",
     "Position",
     "Pricing",
+    "PriorityTerms",
     "Progress",
     "Protection",
     "Publishers",
@@ -122,6 +124,7 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.LIQUIDATIONS: Liquidations,
     keys.FEE_TERMS: FeeTerms,
     keys.FEE_MARKET: FeeMarket,
+    keys.PRIORITY: PriorityTerms,
 }
 
 

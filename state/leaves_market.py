@@ -78,7 +78,7 @@ class MarketName(FixedLeaf):
 class Market(FixedLeaf):
     """What moves in an instrument: its mark, funding, open interest and the batch's reference price."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q q q q Q q Q Q Q Q")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q q q q Q q Q Q Q Q q")
 
     mark_uusd: int
     """0 before the first oracle update."""
@@ -101,6 +101,8 @@ class Market(FixedLeaf):
     """Batch for which the reference below holds."""
     reference_ticks: int
     """Mark in ticks when that batch first used the market."""
+    priority_pot_uusd: int = 0
+    """From bids for places in blocks, for the makers of later fills (`priority`)."""
 
 
 @dataclass

@@ -147,6 +147,8 @@ class Progress:
 
     __slots__ = (
         "accumulator",
+        "bid_market",
+        "bidder",
         "bytes_used",
         "cursor",
         "due",
@@ -162,7 +164,7 @@ class Progress:
         "task",
         "units_used",
     )
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQIIIII")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQIIIIIQI")
 
     def __init__(
         self,
@@ -180,6 +182,8 @@ class Progress:
         units_used: int = 0,
         bytes_used: int = 0,
         leaves_used: int = 0,
+        bidder: int = 0,
+        bid_market: int = 0,
         taker: Taker | None = None,
     ) -> None:
         self.phase = phase
@@ -205,6 +209,10 @@ class Progress:
         """Execution units that this block's transactions were charged for so far."""
         self.bytes_used = bytes_used
         self.leaves_used = leaves_used
+        self.bidder = bidder
+        """Account whose bid is held, that of the last transaction; 0: none."""
+        self.bid_market = bid_market
+        """The one market that this transaction names, or 0."""
         self.taker = taker or Taker()
 
     def encode(self) -> bytes:
@@ -223,6 +231,8 @@ class Progress:
             self.units_used,
             self.bytes_used,
             self.leaves_used,
+            self.bidder,
+            self.bid_market,
         )
         return head + self.taker.encode() if self.task == Task.MATCH else head
 

@@ -31,6 +31,7 @@ from state.margin import carries, demand_placeable
 from state.orders import crosses, is_expired, maker_price, reducible, remove, rest
 from state.overlay import Overlay
 from state.positions import after_trade, fee_of, funding_owed, is_empty, notional_of
+from state.priority import reward_uusd
 from state.protection import count_fill, is_frozen
 from state.trigger_book import position_closed
 from state.units import (
@@ -296,9 +297,12 @@ def _trade(
     price = maker_price(taker, key)
     notional = notional_of(price, size)
     maker_fee, own_fee = fee_of(notional, terms.maker_fee_ppm), fee_of(notional, terms.taker_fee_ppm)
+    reward = 0
+    if state.priority_pot_uusd:
+        reward = reward_uusd(view, state, notional, maker_fee + own_fee)
     delta = -size if side else size
     freed = 0 if order.reduce_only else size
-    if not maker.carries(view, market, index, -delta, notional, maker_fee, freed):
+    if not maker.carries(view, market, index, -delta, notional, maker_fee - reward, freed):
         remove(view, block, key, order, OrderEnd.MARGIN)
         return
     if not own.carries(view, market, index, delta, notional, own_fee, 0):
@@ -309,6 +313,7 @@ def _trade(
     state.open_interest_ulots += own.write(view, index, 0)
     state.open_interest_ulots += maker.write(view, index, int(order.size_ulots == 0))
     state.funding_pot_uusd += own.owed + maker.owed
+    state.priority_pot_uusd -= reward
     state.last_price_uusd = price
     view.touch(market_key(market), state)
     system: System = view.get(SYSTEM_KEY)
@@ -329,7 +334,7 @@ def _trade(
         Trade(
             number, market, price, size, side,
             order.account, order.order_id, taker.account, taker.order_id, maker_fee, own_fee,
-            change, own_change,
+            change, own_change, 0, reward,
         )
     )  # fmt: skip
     if taker.size_ulots == 0:

@@ -35,6 +35,7 @@ from state.keys import (
     LIQUIDATION_KEY,
     MARKET_NAME,
     PARAMETERS_KEY,
+    PRIORITY_KEY,
     PUBLISHERS_KEY,
     RATE,
     SURFACE,
@@ -56,6 +57,7 @@ from state.leaves import (
     Market,
     MarketName,
     Parameters,
+    PriorityTerms,
     Progress,
     Publishers,
     RateFeed,
@@ -72,6 +74,7 @@ from state.operations import check_place
 from state.oracle import FeedKind
 from state.orders import check_units, instrument_of
 from state.pricing import is_fresh
+from state.priority import check_priority_terms
 from state.series import CALLS, FUTURES, PUTS, add_series
 from state.units import (
     MAX_AHEAD,
@@ -113,7 +116,14 @@ ETH_FEED: Final = "ETH"
 """Converts cost reports while it is fresh."""
 
 DecodedLeaf = TypeVar(
-    "DecodedLeaf", Instrument, Parameters, Publishers, LiquidationParameters, MarginTerms, FeeTerms
+    "DecodedLeaf",
+    Instrument,
+    Parameters,
+    Publishers,
+    LiquidationParameters,
+    MarginTerms,
+    FeeTerms,
+    PriorityTerms,
 )
 
 
@@ -470,6 +480,16 @@ def _set_fees(
     return MessageResult(index, message.kind)
 
 
+def _set_priority(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Sets where what is paid for places in blocks goes."""
+    new = _decode(PriorityTerms, message.payload)
+    check_priority_terms(new)
+    view.put(PRIORITY_KEY, new)
+    return MessageResult(index, message.kind)
+
+
 def _set_margin(
     view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
 ) -> MessageResult:
@@ -504,6 +524,7 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_MARGIN: _set_margin,
     MessageKind.SET_LIQUIDATION: _set_liquidation,
     MessageKind.SET_FEES: _set_fees,
+    MessageKind.SET_PRIORITY: _set_priority,
     MessageKind.LIST_SERIES: _list_series,
     MessageKind.LIST_STRIKES: _list_strikes,
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from state import accounts
-from state.accounts import BID_CLASS, CANCEL_RIGHT, OWNER_RIGHT, TRADE_RIGHT
+from state.accounts import CANCEL_RIGHT, LAST_CLASS, OWNER_RIGHT, TRADE_RIGHT
 from state.actions import (
     Action,
     AuthorizeSessionKey,
@@ -205,16 +205,16 @@ def _apply_cancel_trigger(
 
 _RULES: dict[type[Any], Rule] = {
     PlaceOrder: Rule(
-        BASE_UNITS + ORDER_UNITS, TRADE_RIGHT, BID_CLASS, _check_place, _apply_place, RESTING_LEAVES
+        BASE_UNITS + ORDER_UNITS, TRADE_RIGHT, LAST_CLASS, _check_place, _apply_place, RESTING_LEAVES
     ),
     CancelOrder: Rule(BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel, _apply_cancel),
     CancelAll: Rule(BASE_UNITS + 20, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_all, _apply_cancel_all),
-    ReplaceOrder: Rule(BASE_UNITS + REPLACE_UNITS, TRADE_RIGHT, BID_CLASS, _check_replace, _apply_replace),
-    BulkOrders: Rule(0, TRADE_RIGHT, BID_CLASS, _check_bulk, _apply_bulk),
+    ReplaceOrder: Rule(BASE_UNITS + REPLACE_UNITS, TRADE_RIGHT, LAST_CLASS, _check_replace, _apply_replace),
+    BulkOrders: Rule(0, TRADE_RIGHT, LAST_CLASS, _check_bulk, _apply_bulk),
     Transfer: Rule(
         BASE_UNITS + 6,
         OWNER_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_transfer(
             view, block, action, account, fee
         ),
@@ -223,7 +223,7 @@ _RULES: dict[type[Any], Rule] = {
     Withdraw: Rule(
         BASE_UNITS + 10,
         OWNER_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_withdraw(
             view, block, action, account, fee
         ),
@@ -233,7 +233,7 @@ _RULES: dict[type[Any], Rule] = {
     AuthorizeSessionKey: Rule(
         BASE_UNITS + 6,
         OWNER_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_authorize(view, block, action, account),
         lambda view, block, _, action, __: accounts.apply_authorize(view, action),
         leaves=1,
@@ -256,7 +256,7 @@ _RULES: dict[type[Any], Rule] = {
     ExecuteQuote: Rule(
         0,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, account, fee: check_execute(view, block, action, account, fee),
         apply_execute,
         leaves=1,
@@ -271,7 +271,7 @@ _RULES: dict[type[Any], Rule] = {
     SetProtection: Rule(
         BASE_UNITS + 6,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, _, __, action, ___, ____: check_set(view, action),
         lambda view, block, _, action, __: apply_set(view, block, action),
         leaves=2,
@@ -279,14 +279,14 @@ _RULES: dict[type[Any], Rule] = {
     ResetProtection: Rule(
         BASE_UNITS + CANCEL_UNITS,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, _, __, action, ___, ____: check_reset(view, action),
         lambda view, block, _, action, __: apply_reset(view, block, action),
     ),
     PlaceTrigger: Rule(
         BASE_UNITS + 2 * ORDER_UNITS,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, account, __: check_place_trigger(view, block, action, account),
         lambda view, block, _, action, __: apply_place_trigger(view, block, action),
         leaves=3,
@@ -297,7 +297,7 @@ _RULES: dict[type[Any], Rule] = {
     StartAuction: Rule(
         BASE_UNITS + 40,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, __, fee: check_start(view, block, action, fee),
         apply_start,
         leaves=1,
@@ -305,21 +305,21 @@ _RULES: dict[type[Any], Rule] = {
     Bid: Rule(
         BASE_UNITS + 100,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, account, fee: check_bid(view, block, action, account, fee),
         apply_bid,
     ),
     EndAuction: Rule(
         BASE_UNITS + 40,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, __, fee: check_end(view, block, action, fee),
         lambda view, block, _, action, __: apply_end(view, block, action),
     ),
     Deleverage: Rule(
         BASE_UNITS + 100,
         TRADE_RIGHT,
-        BID_CLASS,
+        LAST_CLASS,
         lambda view, block, _, action, __, fee: check_deleverage(view, block, action, fee),
         lambda view, block, progress, action, __: apply_deleverage(view, block, progress, action),
     ),

@@ -60,6 +60,7 @@ from state.operations import operation_step, sweep_step
 from state.oracle import check_update, feed_step, pricing_step, trigger_step
 from state.orders import check_units, instrument_of
 from state.pricing import mark_of
+from state.priority import lend_back, market_of, release, settle, take_again
 from state.rules import ORACLE_CLASS, priced_of, rule_of, use_of
 from state.series import list_step
 from state.units import MAX_DUE_STEPS, MAX_SWITCHES
@@ -101,6 +102,8 @@ def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Messa
 def end_block(view: StateView, block: BlockContext, progress: Progress) -> tuple[BlockHeader, bytes]:
     """Closes a block: its header, and that header's hash."""
     fee_market.end(view, progress)
+    if progress.bidder:
+        release(view, progress)
     system: System = view.get(SYSTEM_KEY)
     header = BlockHeader(
         system.block_number,
@@ -239,9 +242,20 @@ def _begin_action(
     units, leaves = use_of(action, rule)
     parts = charge(parameters.byte_price_pusd, market, units, leaves, size_bytes, 0)
     fee = sum(parts)
-    account = admit(view, block, action, transaction.signers[0], rule.order_class, rule.right, fee)
-    plan = rule.check(view, block, progress, action, account, fee)
-    spend(view, action, account, rule.order_class, fee, parts[-1], size_bytes)
+    order_class, bid = rule.order_class, action.priority_bid_uusd
+    lent = lend_back(view, progress, order_class, bid) if progress.bidder else 0
+    try:
+        account = admit(view, block, action, transaction.signers[0], order_class, rule.right, fee)
+        plan = rule.check(view, block, progress, action, account, fee + bid)
+    except Rejected:
+        if lent:
+            take_again(view, progress, lent)
+        raise
+    if progress.bidder:
+        settle(view, block, progress, order_class, bid)
+    spend(view, action, account, order_class, fee, parts[-1], size_bytes)
+    if bid:
+        progress.bidder, progress.bid_market = action.account, market_of(action)
     progress.units_used += units
     progress.bytes_used += size_bytes
     progress.leaves_used += leaves

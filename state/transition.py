@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from state.actions import SignedAction, Transaction
 from state.block import (
@@ -109,6 +110,8 @@ class BlockExecution:
         self.view = view
         self.block = BlockContext(timestamp_ms, l1_block, table)
         self._results: list[TransactionResult] = []
+        self._executed = 0
+        """Index of the last result that is of an executed transaction."""
         self.progress = self._begin(messages)
         for message in messages:
             self._step(message)
@@ -122,12 +125,14 @@ class BlockExecution:
         """Executes a transaction; `encoded` is its bytes in the batch if known.
 
         Raises Rejected, with nothing changed, when its envelope or, of a single action, its own check fails.
+        What it pays for its place is known when the next one executes: `end` has it in its result.
         """
         block = self.block
         operations, trades = block.operations, block.trades
         operations.clear()
         block.liquidations.clear()
         block.withdrawal = 0
+        block.price_uusd = 0
         count = len(trades)
         self._step(transaction, encoded)
         while self.progress.task:
@@ -142,7 +147,12 @@ class BlockExecution:
             liquidations=tuple(block.liquidations),
             fee_parts=block.fee_parts,
         )
-        self._results.append(result)
+        results = self._results
+        if block.price_uusd:
+            before = results[self._executed]
+            results[self._executed] = replace(before, priority_uusd=block.price_uusd)
+        self._executed = len(results)
+        results.append(result)
         self._order_ends.append(len(block.orders))
         return result
 

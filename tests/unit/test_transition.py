@@ -271,12 +271,6 @@ def test_fee_needs_cash(exchange: Exchange) -> None:
     assert refusal.data["available_uusd"] == 100
 
 
-def test_bid_is_not_charged_yet(exchange: Exchange) -> None:
-    plain = exchange.send(exchange.sign(place(exchange, priority_bid_uusd=0)))
-    bid = exchange.send(exchange.sign(place(exchange, priority_bid_uusd=1)))
-    assert bid.fee_parts[0] - plain.fee_parts[0] == 3, "one more byte at 3 uusd"
-
-
 # What cannot be expressed in a batch
 
 

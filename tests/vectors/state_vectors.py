@@ -2,8 +2,8 @@
 
 A short story that touches every kind of leaf: listing, deposits, trades with fees and funding, a session key,
 a dead-man switch, a withdrawal; an expiry of a future and options that settles, and one that is delisted; an
-auction with bids that turns insolvent, and one that ends by deleveraging. A change of `state.json` is a
-change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
+auction with bids that turns insolvent, and one that ends by deleveraging; bids for places. A change
+of `state.json` is a change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from state.actions import (
     Leg,
     Order,
     OrderKind,
+    PlaceOrder,
     PlaceTrigger,
     Quote,
     Scope,
@@ -39,7 +40,7 @@ from state.block import L1Message, MessageKind
 from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
 from state.hashing import keccak
-from state.leaves import FeeTerms, LiquidationParameters
+from state.leaves import FeeTerms, LiquidationParameters, PriorityTerms
 from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
 from state.units import MS_PER_S
@@ -75,7 +76,21 @@ def story() -> Exchange:
     expire(exchange)
     deepen(exchange)
     liquidate(exchange)
+    bid_for_places(exchange)
     return exchange
+
+
+def bid_for_places(exchange: Exchange) -> None:
+    """Three orders whose bids pay into a market's pot, and a fill that is rewarded from it."""
+    terms = PriorityTerms(makers_ppm=600_000, operator_ppm=50_000)
+    exchange.messages(L1Message(MessageKind.SET_PRIORITY, VAULT, 0, terms.encode()))
+    order = Order(2, Side.SELL, OrderKind.LIMIT, 2_010 * USD, COIN)
+    with exchange.block():
+        for account, bid in ((1, 500_000), (2, 300_001), (3, 0)):
+            exchange.act(PlaceOrder, account, order=order, priority_bid_uusd=bid)
+    exchange.place(3, 2, Side.BUY, 2_010 * USD, COIN // 2)
+    assert exchange.results[-1].trades[0].maker_reward_uusd
+    assert exchange.market(2).priority_pot_uusd
 
 
 def deepen(exchange: Exchange) -> None:
