@@ -228,6 +228,7 @@ class Publisher:
                         "price_uusd": trade.price_uusd,
                         "size_ulots": trade.size_ulots,
                         "fee_uusd": trade.maker_fee_uusd if is_maker else trade.taker_fee_uusd,
+                        "reward_uusd": trade.maker_reward_uusd if is_maker else 0,
                         "block_trade": trade.block_trade or None,
                     }
                 )
