@@ -21,6 +21,7 @@ from sequencer.cli_keys import keys_app
 from sequencer.cli_market import account, book, markets, receipt, status
 from sequencer.cli_money import deposit, withdraw
 from sequencer.cli_proof import proof
+from sequencer.cli_rfq import rfq_app
 from sequencer.cli_support import exits_cleanly, service_environment
 from sequencer.cli_trader import cancel, order
 from sequencer.config import NodeConfig, VerifierConfig
@@ -125,6 +126,7 @@ _add(
     "trigger sell 0.25 BTC-PERPETUAL --below 58000 --protect 57000 --key trader.json",
 )
 _add(quote, TRADE, "quote 'sell 1 BTC-27DEC26-100000-C' 'buy 0.5 BTC-PERPETUAL' --net -27500")
+app.add_typer(rfq_app, name="rfq", rich_help_panel=TRADE)
 _add(block, TRADE, "block quote.json --key trader.json")
 _add(account, TRADE, "account --key trader.json")
 _add(history, TRADE, "history 7 --kind trades --from 2026-11-01 --csv trades.csv")

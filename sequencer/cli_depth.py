@@ -177,6 +177,12 @@ def quote(
             help="The most that it may cost you.",
         ),
     ] = DEFAULT_VENUE_FEE_UUSD,
+    rfq: Annotated[
+        int | None,
+        typer.Option(
+            "--rfq", min=0, metavar="N", help="Send it as well: to this request; 0: for all to see."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Default: print it.")] = None,
     node: NodeUrl = DEFAULT_NODE,
     rollup: Rollup = None,
@@ -197,7 +203,7 @@ def quote(
         expiry_s=expiry_s,
         max_fee_uusd=venue_fee,
     )
-    signed = trio.run(_quote, options, legs, made)
+    signed = trio.run(_quote, options, legs, made, rfq)
     if out is None:
         print_json(signed)
     else:
@@ -205,12 +211,13 @@ def quote(
         note(f"wrote {out}, valid until {show_time(expiry_s)}")
 
 
-async def _quote(options: Signing, texts: list[str], made: Any) -> dict[str, Any]:
+async def _quote(options: Signing, texts: list[str], made: Any, rfq: int | None = None) -> dict[str, Any]:
+    """Signed; and sent, if `rfq` says where to."""
     async with open_node(options.node) as node:
         domain = await node.domain(options.rollup)
         secret = unlock(options.key, options.password_file)
         account = options.account or await node.sole_account(secret.address)
-        parsed = [await _leg(node, text) for text in texts]
+        parsed = [await parse_leg(node, text) for text in texts]
         if len(parsed) > MAX_LEGS:
             raise CliError(f"a quote has at most {MAX_LEGS} legs")
         name_of = names_of([listed for _, listed in parsed])
@@ -221,10 +228,14 @@ async def _quote(options: Signing, texts: list[str], made: Any) -> dict[str, Any
             f"  rollup {domain.chain_id} at 0x{domain.contract.hex()}"
         )
         digest = quote_digest(domain, quoted, lambda number: keccak(name_of(number).encode()))
-        return {"quote": message(quoted, name_of), "signature": "0x" + secret.sign(digest).hex()}
+        signed = {"quote": message(quoted, name_of), "signature": "0x" + secret.sign(digest).hex()}
+        if rfq is not None:
+            await node.call("straddle_sendQuote", **signed, **({"rfq": rfq} if rfq else {}))
+        return signed
 
 
-async def _leg(node: Node, text: str) -> tuple[Leg, dict[str, Any]]:
+async def parse_leg(node: Node, text: str) -> tuple[Leg, dict[str, Any]]:
+    """A leg as it is typed, and its instrument as the node lists it. Raises BadParameter."""
     words = text.split()
     if len(words) != 3 or words[0] not in list(SideName):
         raise typer.BadParameter(f"{text!r} is not a leg such as 'sell 1 BTC-PERPETUAL'", param_hint="LEG")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from eth_account import Account
 from eth_account.messages import encode_typed_data
+from typer.testing import CliRunner, Result
 
+from sequencer.cli import app
 from sequencer.client import NodeError
 from sequencer.clock import wall_clock_ms
 from state.actions import CancelQuote, ExecuteQuote
@@ -47,13 +53,13 @@ async def signed_quote(socket: Socket, maker: Trader, net_uusd: int, nonce: int 
 def taken(taker: Trader, shown: dict[str, Any]) -> dict[str, Any]:
     """ExecuteQuote of a quote as the node shows it."""
     legs = [LegJson(**leg) for leg in shown["quote"]["legs"]]
-    json = QuoteJson(**(shown["quote"] | {"legs": legs}))
+    quote = QuoteJson(**(shown["quote"] | {"legs": legs}))
     return taker.signed(
         ExecuteQuote(
             **taker.envelope(),
-            quote=to_quote(json, {INSTRUMENT: MARKET}.__getitem__),
+            quote=to_quote(quote, {INSTRUMENT: MARKET}.__getitem__),
             quote_signature=normalise_signature(bytes.fromhex(shown["signature"][2:])),
-            limit_uusd=json.net_uusd if isinstance(json.net_uusd, int) else int(json.net_uusd),
+            limit_uusd=int(quote.net_uusd),
         )
     )
 
@@ -124,3 +130,45 @@ async def check_after(node: Running, taker: Trader, maker: Trader, used: dict[st
     params = [param["name"] for param in methods["straddle_requestQuote"]["params"]]
     assert params == ["legs", "account", "disclose", "ttl_s"]
     assert {"$ref": "#/components/errors/QUOTE_OUTBID"} in methods["straddle_sendQuote"]["errors"]
+
+
+async def straddle(node: Running, trader: Trader | None, *arguments: str) -> Result:
+    """Runs the command with the trader's key; it talks to the node over its port."""
+    env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("STRADDLE_")}
+    env |= {"STRADDLE_NODE": f"http://127.0.0.1:{node.node.port}", "COLUMNS": "200"}
+    if trader is not None:
+        env["STRADDLE_PRIVATE_KEY"] = "0x" + trader.secret.hex()
+    return await trio.to_thread.run_sync(partial(CliRunner().invoke, app, arguments, env=env))
+
+
+async def test_the_commands(tmp_path: Path) -> None:
+    """Asked, answered twice, taken, by the command line alone."""
+    taker, first, second = people()
+    best = tmp_path / "best.json"
+    async with running_node(tmp_path / "data") as node:
+        await node.open_market([taker, first, second])
+        asked = ("rfq", "request", f"buy 2 {INSTRUMENT}", "--account", str(taker.account), "--for", "5m")
+        opened = json.loads((await straddle(node, None, *asked, "--json")).stdout)
+        shown = await straddle(node, None, "rfq", "list")
+        assert f"buy 2 {INSTRUMENT}" in shown.stdout
+        place = str(opened["rfq"]), opened["key"]
+        early = await straddle(node, None, "rfq", "quotes", *place, "--best", str(best))
+        assert (early.exit_code, best.exists()) == (1, False)
+        assert "nobody has quoted" in early.stderr
+        for maker, dollars in ((first, "120000.50"), (second, "120000.25")):
+            offer = ("quote", f"sell 2 {INSTRUMENT}", "--net", dollars, "--rfq", place[0])
+            sent = await straddle(node, maker, *offer)
+            assert sent.exit_code == 0, sent.output
+        own = await straddle(node, taker, *offer)
+        assert own.exit_code == 1
+        assert "oneself" in own.stderr
+        listed = await straddle(node, None, "rfq", "quotes", *place, "--best", str(best))
+        assert listed.stdout.index("$120,000.25") < listed.stdout.index("$120,000.50")
+        done = await straddle(node, taker, "block", str(best), "--json")
+        (fill,) = json.loads(done.stdout)["fills"]
+        assert (fill["maker_account"], fill["side"]) == (second.account, "buy")
+        gone = await straddle(node, None, "rfq", "quotes", *place)
+        assert gone.exit_code == 1
+        assert "no such open request" in gone.stderr
+        again = await straddle(node, None, *asked)
+        assert "open until" in again.stdout
