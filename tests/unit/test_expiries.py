@@ -280,10 +280,17 @@ def test_a_day_later_the_leaves_are_gone() -> None:
     """iEXPIRY_004."""
     life = Life()
     bought(life, "-1000-C", 1, 2, 30 * USD, COIN)
+    order = Order(life.market(), Side.BUY, OrderKind.LIMIT, INDEX, COIN)
+    with life.exchange.block():
+        for account in (1, 2):
+            life.exchange.act(PlaceOrder, account, order=order, priority_bid_uusd=2_000)
     life.run_to(0)
     make_due(life.exchange)
+    assert life.exchange.market(life.market()).priority_pot_uusd == 1_000
+    insurance = life.exchange.system.insurance_uusd
     life.exchange.now_ms += DAY_S * MS_PER_S
     make_due(life.exchange)
+    assert life.exchange.system.insurance_uusd == insurance + 1_000
     assert life.number not in expiries(life.exchange, "C1")
     kinds = (EXPIRY, EXPIRY_OF, EXPIRY_MARKET, RATE, SURFACE, PRICING)
     left = expiries(life.exchange, "C1")
@@ -291,7 +298,6 @@ def test_a_day_later_the_leaves_are_gone() -> None:
     assert counts == [len(left), len(left), sum(each.instruments for each in left.values())] + [len(left)] * 3
     for market in life.markets.values():
         assert life.exchange.view.get(instrument_key(market)) is None
-    order = Order(life.market(), Side.BUY, OrderKind.LIMIT, INDEX, COIN)
     must_reject_act(life.exchange, RejectCode.UNKNOWN_INSTRUMENT, PlaceOrder, 1, order=order)
     assert_conserved(life.exchange)
 
