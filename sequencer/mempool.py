@@ -10,7 +10,8 @@ is more than its room, room is given to
    while others want it; what is left of the room then goes to those who were passed over.
 
 A lane is a heap, from which only what a block takes, and what is passed over, is popped; what a block takes
-is sorted for it. What leaves otherwise stays in its heap until it is met or the heaps are made anew.
+is sorted for it. Heaps are filled when first something does not fit. What leaves otherwise stays in its heap
+until it is met or the heaps are made anew.
 
 - iMEMPOOL_001 What `take` returns stands in the order in which blocks execute (`ordering.arrange`).
 - iMEMPOOL_002 Never more than `max_transactions`, nor `max_per_account` of one account; `add` raises Full.
@@ -127,6 +128,8 @@ class Mempool:
         """All of them, the oldest first."""
         self._lanes: list[list[tuple[int, int, Pending]]] = [[] for _ in Lane]
         """Heaps of (-bid, arrival, itself); they may have more than what is waiting."""
+        self._new: list[Pending] = []
+        """Waiting, or gone again, and in no heap yet."""
         self._per_account: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -145,13 +148,14 @@ class Mempool:
         self.check_room(account)
         self._per_account[account] = self._per_account.get(account, 0) + 1
         self._waiting[pending] = None
-        heappush(self._lane(pending), (-pending.bid_uusd, pending.arrival, pending))
+        self._new.append(pending)
 
     def take(self, limit: int) -> list[Pending]:
         """What the next block has room for, at most `limit`, in execution order; it leaves the mempool."""
         if len(self._waiting) <= limit:
             taken = list(self._waiting)
             self._waiting.clear()
+            self._new.clear()
             for lane in self._lanes:
                 lane.clear()
         else:
@@ -175,6 +179,7 @@ class Mempool:
         return expired
 
     def _select(self, limit: int) -> list[Pending]:
+        self._sort_new()
         selection = _Selection(limit)
         self._take_best(selection, Lane.ORACLE)
         self._take_oldest(selection)
@@ -183,6 +188,14 @@ class Mempool:
         if sum(map(len, self._lanes)) > 2 * len(self._waiting):  # what has left pays for this
             self._renew_lanes()
         return selection.taken
+
+    def _sort_new(self) -> None:
+        """Into the heaps."""
+        if 2 * len(self._new) > len(self._waiting):
+            self._renew_lanes()
+        for pending in self._new:
+            heappush(self._lane(pending), (-pending.bid_uusd, pending.arrival, pending))
+        self._new.clear()
 
     def _take_oldest(self, selection: _Selection) -> None:
         """As many as their part of the room allows, within their accounts' shares."""
@@ -223,6 +236,7 @@ class Mempool:
 
     def _renew_lanes(self) -> None:
         """Makes the heaps anew, of what is waiting."""
+        self._new.clear()
         for lane in self._lanes:
             lane.clear()
         for pending in self._waiting:

@@ -53,6 +53,9 @@ class Ordered(Protocol):
 
 Candidate = TypeVar("Candidate", bound=Ordered)
 
+_ONE_ORDER = (PlaceOrder, PlaceTrigger)
+_LIQUIDATING = (StartAuction, Bid, EndAuction, Deleverage)
+
 
 def place_in_order(payload: Payload) -> tuple[int, int]:
     """(class, bid in uusd) of a transaction."""
@@ -72,11 +75,11 @@ def lane_of(ordering_class: int, payload: Payload) -> Lane:
 
 def _reduces(action: Action) -> bool:
     """Whether it can only take risk away: from its own account, or from one that cannot carry it."""
-    if isinstance(action, PlaceOrder | PlaceTrigger):
+    if isinstance(action, _ONE_ORDER):
         return action.order.reduce_only
     if isinstance(action, BulkOrders):
         return not action.replacements and all(order.reduce_only for order in action.orders)
-    return isinstance(action, StartAuction | Bid | EndAuction | Deleverage)
+    return isinstance(action, _LIQUIDATING)
 
 
 def arrange(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -8,8 +8,9 @@ part executes blocks, and lets the operator try what the rule leaves to it.
 
 What holds, and why (the tests look for exceptions in `tests/property/test_auction`):
 
-- A bid above value is never better than the best bid that is not. If it changes the place, somebody's bid
-  of the value or more stands behind it, so it pays what the first place is worth; bidding nothing costs nothing.
+- A bid above value is never better than the best bid that is not. If it changes the place, somebody's
+  bid of the value or more stands behind it, so it pays what the first place is worth, or more; bidding
+  nothing costs nothing.
 - With two bidders truth is the best bid whatever the other does: a second-price auction (Vickrey 1961).
 - With three or more it is not: who is outbid anyway may pay less, or nothing, by bidding less. That truth is
   no dominant strategy of a generalised second price is known from Edelman, Ostrovsky, Schwarz, "Internet
