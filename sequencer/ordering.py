@@ -21,6 +21,7 @@ from state.actions import (
     Payload,
     PlaceOrder,
     PlaceTrigger,
+    SignedAction,
     StartAuction,
 )
 from state.rules import rule_of
@@ -53,6 +54,8 @@ class Ordered(Protocol):
 
 Candidate = TypeVar("Candidate", bound=Ordered)
 
+_CANCEL = int(OrderingClass.CANCEL)
+_REDUCING, _OTHER = Lane.REDUCING, Lane.OTHER
 _ONE_ORDER = (PlaceOrder, PlaceTrigger)
 _LIQUIDATING = (StartAuction, Bid, EndAuction, Deleverage)
 
@@ -67,10 +70,9 @@ def place_in_order(payload: Payload) -> tuple[int, int]:
 
 def lane_of(ordering_class: int, payload: Payload) -> Lane:
     """Of a transaction of this class."""
-    if ordering_class <= OrderingClass.CANCEL:
+    if ordering_class <= _CANCEL:
         return Lane(ordering_class)
-    is_reducing = not isinstance(payload, OracleUpdate) and _reduces(payload.action)
-    return Lane.REDUCING if is_reducing else Lane.OTHER
+    return _REDUCING if type(payload) is SignedAction and _reduces(payload.action) else _OTHER
 
 
 def _reduces(action: Action) -> bool:
