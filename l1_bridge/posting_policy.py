@@ -132,6 +132,8 @@ def decide(seen: Waiting, terms: PolicyTerms) -> Verdict:
         return Verdict(False, Rule.YOUNG, f"not {terms.max_age_s:g} s old and not full")
     if seen.prices is None:
         return Verdict(True, Rule.NO_PRICE, f"{terms.max_age_s:g} s old, and L1's price is not known")
+    if seen.age_s > terms.max_delay_s * (1 - WAITS[0]):
+        return Verdict(True, Rule.MAX_DELAY, f"the promised {terms.max_delay_s:g} s are nearly over")
     return _weigh(seen, terms, seen.prices)
 
 

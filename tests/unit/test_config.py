@@ -61,6 +61,7 @@ def test_file_then_environment(tmp_path: Path) -> None:
         ("[poster_key]\nprivate_key = '0x01'\n", {}, "set STRADDLE_POSTER_KEY_PRIVATE_KEY instead"),
         ("[batches]\nmax_bytes = 2000000\n", {}, "the protocol allows 1048576"),
         ("[batches]\nmax_age_ms = 10\n", {}, "batches.max_age_ms: must not be shorter"),
+        ("[batches]\nmax_delay_ms = 59999\n", {}, "max_delay_ms: must not be shorter than max_age_ms"),
         ("[mempool]\nmax_transactions = 1000\n", {}, "blocks.max_transactions: must not exceed"),
         ("[mempool]\nmax_per_account = 100000\n", {}, "max_per_account: must not exceed"),
         ('[poster]\ndata = "calldata"\n', {}, "batches.max_bytes: as calldata"),
