@@ -56,6 +56,8 @@ _BYTE_GAS: Final = 17
 """Of a calldata byte that is not zero, with its hashing."""
 _BYTE_FLOOR_GAS: Final = 40
 """EIP-7623's floor of such a byte."""
+_ODD_GAS_LIMIT: Final = 8 * 2_500
+"""An eighth of one part in the smallest target that L1 allows."""
 _MAX_SURPLUS_UUSD: Final = 2**62
 
 
@@ -179,7 +181,8 @@ def starting(
 def follows(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> Follows:
     """Whether these fees of an origin can follow from the last one's.
 
-    A base fee moves by at most an eighth per block (EIP-1559), up by at least 1 wei. A blob fee rises by at
+    A base fee moves by at most an eighth per block (EIP-1559), up by at least 1 wei, and by a trifle more if
+    the gas limit is odd: a full block then holds 1 gas more than twice its target. A blob fee rises by at
     most an eighth (EIP-4844: the target's worth of excess raises it by 12.5 %, later schedules by less; the
     fee is known rounded down). How far it falls is left open: a fork that changes the schedule lets it drop
     at once, and must not stop the rollup. The first blob fee after 0 is taken as it comes, likewise.
@@ -193,7 +196,7 @@ def follows(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, bl
     blob_high = price.blob_fee_wei
     for _ in range(blocks):
         low -= low // 8
-        high = min(high + max(high // 8, 1), MAX_FEE_WEI)
+        high = min(high + high // 8 + high // _ODD_GAS_LIMIT + 1, MAX_FEE_WEI)
         blob_high = min((blob_high + 1) * 9 // 8, MAX_FEE_WEI)
         if high == blob_high == MAX_FEE_WEI and low < 8:
             break
