@@ -5,10 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import which
-from types import TracebackType
-from typing import Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -29,7 +28,7 @@ def find_anvil() -> Path:
     raise AnvilMissing("anvil is not installed: run `npm ci` in contracts/ (needs Node 20)")
 
 
-class Anvil:
+class Anvil(AbstractContextManager["Anvil"]):
     """A running anvil at `url`. A context manager; `close` ends the process."""
 
     def __init__(self, port: int = 0, block_time_s: int = 0, options: tuple[str, ...] = ()):
@@ -46,15 +45,7 @@ class Anvil:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -14,9 +14,9 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from l1_bridge.blobs import BLOB_TYPE, BlobError, KzgWorker, split_sidecar
@@ -27,7 +27,7 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 BLOBS_PATH = "/eth/v1/beacon/blobs/"
 
 
-class EmbeddedL1:
+class EmbeddedL1(AbstractContextManager["EmbeddedL1"]):
     """A running embedded L1 at `url`. A context manager; `close` stops its threads and frees the port."""
 
     def __init__(self, port: int = 0, block_time_s: float = 1.0):
@@ -48,15 +48,7 @@ class EmbeddedL1:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import trio
 
 from sequencer import logs
@@ -11,6 +9,7 @@ from sequencer.client import NodeClient
 from sequencer.clock import wall_clock_ms
 from sequencer.config_file import ConfigError
 from sequencer.keeper import Keeper, KeeperConfig, KeeperProcessSection
+from sequencer.signals import cancel_on_signal
 from sequencer.signing import load_key
 from state.eip712 import Domain
 
@@ -29,7 +28,7 @@ async def run_keeper(config: KeeperConfig) -> None:
     except ValueError as error:
         raise ConfigError(f"keeper.node_url: {error}") from None
     async with client, trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
         await Keeper(client, key, section.account, section.interval_ms, wall_clock_ms, expected).run()
 
 
@@ -41,9 +40,3 @@ def expected_domain(section: KeeperProcessSection) -> Domain | None:
         return Domain(section.chain_id, bytes.fromhex(section.rollup.removeprefix("0x")))
     except ValueError:
         raise ConfigError("keeper.rollup: with keeper.chain_id, the address of the Rollup contract") from None
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import trio
 
 from sequencer import logs
@@ -12,6 +10,7 @@ from sequencer.clock import wall_clock_ms
 from sequencer.config_file import ConfigError
 from sequencer.oracle_open import open_source
 from sequencer.oracle_publisher import OracleConfig, OraclePublisher
+from sequencer.signals import cancel_on_signal
 from sequencer.signing import load_key
 
 NODE_TIMEOUT_S = 10
@@ -29,11 +28,5 @@ async def run_oracle(config: OracleConfig) -> None:
     except ValueError as error:
         raise ConfigError(f"publisher.node_url: {error}") from None
     async with client, trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
         await OraclePublisher(source, key, client, section, wall_clock_ms).run()
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()

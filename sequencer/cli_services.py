@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from sequencer.config import BatchesSection, L1Section, NodeConfig, VerifierConf
 from sequencer.config_file import ConfigError
 from sequencer.devnet_clock import DevnetClock
 from sequencer.node import Node, serve_node
+from sequencer.signals import cancel_on_signal
 from sequencer.signing import load_key
 from state.eip712 import Domain
 from state.genesis import GENESIS_ROOT
@@ -109,7 +109,7 @@ async def run_verifier(config: VerifierConfig, follow: bool, as_json: bool) -> N
         )
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+                nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
                 with _metrics(verifier, config.verifier.metrics_port) as mismatches:
                     try:
                         await _show(verifier, follow, as_json)
@@ -143,12 +143,6 @@ def _metrics(verifier: Verifier, port: int) -> Iterator[Counter]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
 
 
 def rollup_address(section: L1Section) -> bytes:
