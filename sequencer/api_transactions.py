@@ -75,6 +75,7 @@ class FeeQuote(msgspec.Struct, frozen=True):
 
     fee_uusd: int
     suggested_max_fee_uusd: int
+    """With room for a rise until inclusion, and for the bid."""
     execution_units: int
     batch_bytes: int
     exec_price_pusd: int
@@ -270,7 +271,7 @@ class TransactionApi:
         fee = sum(parts)
         return FeeQuote(
             fee,
-            fee * HEADROOM_PERCENT // 100,
+            fee * HEADROOM_PERCENT // 100 + action.priority_bid_uusd,
             units,
             len(encoded),
             market.execution_pusd,

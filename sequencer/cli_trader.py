@@ -210,6 +210,8 @@ def print_receipt(receipt: Any, sweep: bool = False) -> None:
         ("time", show_time(receipt["timestamp_ms"] // 1000)),
         ("fee", f"{show_dollars(fee['inclusion_uusd'])} and {show_dollars(fee['trading_uusd'])} on fills"),
     ]
+    if fee.get("priority_uusd"):
+        fields.append(("for its place", show_dollars(fee["priority_uusd"])))
     if receipt["withdrawal"]:
         fields.append(("withdrawal", f"number {receipt['withdrawal']}"))
     print_fields(f"transaction {receipt['hash']}", fields)
