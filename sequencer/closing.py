@@ -15,7 +15,7 @@ import msgspec
 
 from l1_bridge.posting_policy import L1Prices, PolicyTerms, Rule, Verdict, Waiting, decide
 from sequencer.config import BatchesSection
-from sequencer.machine import Machine
+from sequencer.machine import Machine, OpenBatch
 from sequencer.metrics import Metrics
 
 PPM = 1_000_000
@@ -95,8 +95,10 @@ class Closing:
 
     def look(self) -> Judged | None:
         """The open batch and whether it goes out now; None when none is open."""
+        if self._machine.batch is None:
+            return None
         waiting = self._waiting()
-        return None if waiting is None else Judged(waiting, decide(waiting, self.terms))
+        return Judged(waiting, decide(waiting, self.terms))
 
     def closed(self, number: int, size: int, opened_ms: int) -> None:
         """A batch of `size` bytes, opened at `opened_ms`, was closed."""
@@ -106,7 +108,7 @@ class Closing:
     def view(self, poster: str) -> PostingView:
         """For people; `poster` is the poster's state."""
         judged = self.look()
-        waiting = judged.waiting if judged else Waiting(0, 0.0, 0.0)
+        waiting = judged.waiting if judged else self._waiting()
         verdict = judged.verdict if judged else Verdict(False, Rule.YOUNG, "no batch is open")
         prices, level = waiting.prices, verdict.level
         return PostingView(
@@ -147,21 +149,21 @@ class Closing:
             lambda: (self.view("").level_ppm or 0) / PPM,
         )
 
-    def _waiting(self) -> Waiting | None:
-        batch = self._machine.batch
-        if batch is None:
-            return None
-        l1 = self._l1()
-        age_s = max(0.0, (self._now_ms() - batch.opened_ms) / 1000)
-        backlog = 0
+    def _waiting(self) -> Waiting:
+        """The open batch; an empty one when none is."""
+        l1, batch = self._l1(), self._machine.batch
+        backlog, prices = 0, None
         if l1 is not None:
             backlog = sum(size for number, size in self._closed if number > l1.posted_batch)
-        prices = None if l1 is None else l1.prices
-        return Waiting(batch.bytes, age_s, self._flow(batch.bytes, age_s), backlog, prices)
+            prices = l1.prices
+        if batch is None:
+            return Waiting(0, 0.0, 0.0, backlog, prices)
+        age_s = max(0.0, (self._now_ms() - batch.opened_ms) / 1000)
+        return Waiting(batch.bytes, age_s, self._flow(batch, age_s), backlog, prices)
 
-    def _flow(self, size: int, age_s: float) -> float:
-        """Bytes a second since the last closed batch was opened, or since the open one was."""
-        if self._last_opened_ms is not None:
-            size += self._closed[-1][1]
-            age_s = (self._now_ms() - self._last_opened_ms) / 1000
-        return size / max(age_s, 1.0)
+    def _flow(self, batch: OpenBatch, age_s: float) -> float:
+        """Bytes a second since the last closed batch was opened; since this one's first block without it."""
+        if self._last_opened_ms is None:
+            return (batch.bytes - len(batch.encoded[0])) / max(age_s, 1.0)
+        seconds = (self._now_ms() - self._last_opened_ms) / 1000
+        return (batch.bytes + self._closed[-1][1]) / max(seconds, 1.0)

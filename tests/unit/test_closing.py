@@ -116,6 +116,7 @@ async def test_status_says_why_it_waits(autojump_clock: trio.testing.MockClock) 
         assert closed_by(bench, "asked") == 1
         nothing = bench.closing.view("")
         assert (nothing.reason, nothing.bytes, nothing.age_ms) == ("no batch is open", 0, 0)
+        assert nothing.l1_gas_wei == 40 * GWEI
 
 
 async def test_what_is_closed_and_not_on_l1_is_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
@@ -138,10 +139,10 @@ async def test_flow_is_measured_over_the_last_batch_and_this_one(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     now_ms = 0
-    machine = SimpleNamespace(batch=SimpleNamespace(bytes=500, opened_ms=0))
+    machine = SimpleNamespace(batch=SimpleNamespace(bytes=500, opened_ms=0, encoded=[bytes(100)]))
     closing = Closing(machine, PATIENT, "auto", lambda: None, now_ms=lambda: now_ms)  # type: ignore[arg-type]
     now_ms = 10_000
-    assert closing.view("").bytes_per_s == 50
+    assert closing.view("").bytes_per_s == 40, "the block that opened the batch is no flow"
     closing.closed(1, 3_500, 0)
     machine.batch = SimpleNamespace(bytes=100, opened_ms=30_000)
     now_ms = 40_000
