@@ -194,6 +194,7 @@ def status(node: NodeUrl = DEFAULT_NODE, as_json: AsJson = False) -> None:
                 f"closed {found['committed_batch']}, posted {found['posted_batch']}, "
                 f"final {found['finalized_batch']}",
             ),
+            ("next batch", found["posting"]["reason"]),
             ("L1", f"read up to block {found['l1_block']}, {found['inbox_next']} messages"),
         ],
     )
