@@ -148,7 +148,6 @@ class RpcClient:
         self._longest_delay_s = longest_delay_s
         self._log_range = log_range
         self._jitter = random.Random(seed)
-        self._call_knows_blobs = True
 
     async def chain_id(self) -> int:
         return await self._ask("eth_chainId", [], quantity)

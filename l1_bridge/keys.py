@@ -1,7 +1,6 @@
-"""L1 keys: where they come from, and the devnet's public ones, which work on devnets only.
+"""L1 keys: signers, keystore files, and the devnet's public keys, which work on devnets only.
 
-A secret enters the process from an encrypted keystore file or from an environment variable, never from a
-configuration file or the command line, and does not leave it: what is printed of a signer is its address.
+A signer's secret does not leave it: what is printed of a signer is its address.
 """
 
 from __future__ import annotations
@@ -67,26 +66,6 @@ class Signer:
 def devnet_signer(index: int) -> Signer:
     """One of the ten development accounts."""
     return Signer(Account.from_key(DEVNET_KEYS[index]))
-
-
-def environment_signer(variable: str) -> Signer:
-    """A signer whose secret stands in an environment variable, as hex. Raises KeyRefused."""
-    secret = os.environ.get(variable, "").removeprefix("0x")
-    try:
-        return Signer(Account.from_key(bytes.fromhex(secret)))
-    except Exception:
-        raise KeyRefused(f"environment variable {variable} does not hold a private key") from None
-
-
-def keystore_signer(path: Path, password: str) -> Signer:
-    """A signer from an encrypted keystore file (Web3 Secret Storage). Raises KeyRefused."""
-    try:
-        keystore = json.loads(path.read_text())
-        return Signer(Account.from_key(Account.decrypt(keystore, password)))
-    except OSError as error:
-        raise KeyRefused(f"keystore {path}: {error.strerror}") from None
-    except ValueError:
-        raise KeyRefused(f"keystore {path}: wrong password or not a keystore") from None
 
 
 def write_keystore(path: Path, secret: bytes, password: str) -> bytes:

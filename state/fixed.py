@@ -52,7 +52,6 @@ _MILLS = tuple((row[-1], row[-2::-1]) for row in MILLS_X61)
 _ATANH_TOP, *_ATANH_REST = reversed(ATANH_X80)
 _HALF_X56 = 1 << 55
 _HALF_X62 = 1 << 61
-_HALF_X80 = 1 << 79
 _ONE_X62 = 1 << 62
 _ONE_X80 = 1 << 80
 

@@ -40,11 +40,6 @@ def total_variance_x112(svi: Svi, strike: int) -> int:
     return max(0, min(svi.a_x112 + (svi.b_x112 * wing >> BITS), MAX_VARIANCE_X112))
 
 
-def annual_vol(svi: Svi, strike: int) -> int:
-    """sqrt(variance / tau), rounded down, saturated."""
-    return sqrt_x112((total_variance_x112(svi, strike) << 112) // svi.tau_x112)
-
-
 def total_vol(svi: Svi, strike: int, years_x112: int) -> int:
     """sqrt(variance * years / tau), rounded down, saturated; years below 128."""
     return sqrt_x112(total_variance_x112(svi, strike) * years_x112 // svi.tau_x112)

@@ -2,8 +2,8 @@
 
 Units are in names: `uusd` is 10^-6 US dollar of collateral, `nusd` 10^-9, `pusd` 10^-12; `ulots` is 10^-6 of
 one lot, and one lot is one coin of the underlying; prices are `uusd` per lot; `ppm` and `ppb` are rates; `_s`
-and `_ms` are times since the Unix epoch, or durations. Rounding is in names too: `mul_div_down` and
-`mul_div_up` round towards minus and plus infinity; callers choose the one that favours the house.
+and `_ms` are times since the Unix epoch, or durations. Divisions round down, towards minus infinity (`//`), or
+up (`-(-a // b)`): whichever favours the house.
 
 The bounds keep every value of a leaf inside a signed 64-bit integer and every intermediate inside 256 bits.
 """
@@ -11,7 +11,6 @@ The bounds keep every value of a leaf inside a signed 64-bit integer and every i
 from typing import Final
 
 ULOTS_PER_LOT: Final = 1_000_000
-NUSD_PER_UUSD: Final = 1_000
 PUSD_PER_UUSD: Final = 1_000_000
 PPM: Final = 1_000_000
 PPB: Final = 1_000_000_000
@@ -79,13 +78,3 @@ MAX_DUE_STEPS: Final = 256
 """Steps of one block for what block time drives; the rest is done in the next blocks."""
 SETTLEMENT_WINDOW_MS: Final = 1_800_000
 """Over which the index is averaged to the settlement price."""
-
-
-def mul_div_down(a: int, b: int, divisor: int) -> int:
-    """floor(a * b / divisor); divisor > 0."""
-    return a * b // divisor
-
-
-def mul_div_up(a: int, b: int, divisor: int) -> int:
-    """ceil(a * b / divisor); divisor > 0."""
-    return -(-a * b // divisor)

@@ -21,7 +21,7 @@ from state.black76 import (
     otm_fraction,
 )
 from state.fixed import MAX, ONE
-from state.svi import Svi, annual_vol, total_variance_x112, total_vol
+from state.svi import Svi, total_variance_x112, total_vol
 from tools import exact_math
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "black76.json"
@@ -160,13 +160,11 @@ def test_svi_is_exact_to_14_digits_at_any_time(tau: float) -> None:
         rho, m, sigma = rng.uniform(-0.9, 0.9), rng.uniform(-0.1, 0.1), rng.uniform(0.01, 0.3)
         svi, strike = svi_of(a, b, rho, m, sigma, tau), int(100 * rng.uniform(0.05, 5) * 2**64)
         with localcontext(exact_math.CONTEXT):
-            da, db, drho, dm, dsigma, dtau = map(Decimal, (a, b, rho, m, sigma, tau))
+            da, db, drho, dm, dsigma = map(Decimal, (a, b, rho, m, sigma))
             k = (Decimal(strike) / svi.forward_ref).ln()
             bound = 4 * (da + db * dsigma).sqrt()
             from_m = max(-bound, min(bound, k)) - dm
             variance = da + db * ((from_m * from_m + dsigma * dsigma).sqrt() + drho * from_m)
-            vol = (variance / dtau).sqrt()
-            assert abs(Decimal(annual_vol(svi, strike)) / ONE / vol - 1) < Decimal("1e-14")
             total = Decimal(total_vol(svi, strike, svi.tau_x112)) / ONE
             assert abs(total - variance.sqrt()) < Decimal("5e-17")
 
@@ -177,4 +175,3 @@ def test_svi_clamps() -> None:
     assert total_variance_x112(svi_of(-1, 0.1, 0, 0, 0.1, 1), at_100) == 0
     narrow = svi_of(0.01, 0.1, 0, 0, 0.1, 1)
     assert total_variance_x112(narrow, at_100 * 1_000) == total_variance_x112(narrow, at_100 * 100_000)
-    assert annual_vol(svi_of(100, 0, 0, 0, 0, 1e-9), at_100) == MAX
