@@ -92,6 +92,7 @@ class Closing:
         self._now_ms = now_ms
         self._closed: deque[tuple[int, int]] = deque(maxlen=CLOSED_KEPT)
         self._last_opened_ms: int | None = None
+        self._last_bytes = 0
 
     def look(self) -> Judged | None:
         """The open batch and whether it goes out now; None when none is open."""
@@ -103,7 +104,7 @@ class Closing:
     def closed(self, number: int, size: int, opened_ms: int) -> None:
         """A batch of `size` bytes, opened at `opened_ms`, was closed."""
         self._closed.append((number, size))
-        self._last_opened_ms = opened_ms
+        self._last_opened_ms, self._last_bytes = opened_ms, size
 
     def view(self, poster: str) -> PostingView:
         """For people; `poster` is the poster's state."""
@@ -154,7 +155,9 @@ class Closing:
         l1, batch = self._l1(), self._machine.batch
         backlog, prices = 0, None
         if l1 is not None:
-            backlog = sum(size for number, size in self._closed if number > l1.posted_batch)
+            while self._closed and self._closed[0][0] <= l1.posted_batch:
+                self._closed.popleft()
+            backlog = sum(size for _, size in self._closed)
             prices = l1.prices
         if batch is None:
             return Waiting(0, 0.0, 0.0, backlog, prices)
@@ -166,4 +169,4 @@ class Closing:
         if self._last_opened_ms is None:
             return (batch.bytes - len(batch.encoded[0])) / max(age_s, 1.0)
         seconds = (self._now_ms() - self._last_opened_ms) / 1000
-        return (batch.bytes + self._closed[-1][1]) / max(seconds, 1.0)
+        return (batch.bytes + self._last_bytes) / max(seconds, 1.0)

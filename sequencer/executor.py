@@ -20,6 +20,7 @@ from typing import Protocol
 
 import trio
 
+from l1_bridge.posting_policy import Rule
 from sequencer.closing import Closing
 from sequencer.config import BatchesSection, BlocksSection
 from sequencer.ingress import Ingress
@@ -36,6 +37,8 @@ IDLE_LOOK_S = 1.0
 """At the latest after this long the executor looks whether something fell due."""
 SLICE_S = 0.2
 """Between two slices of an open batch's changes to the tree: what changes twice is hashed once."""
+WEIGHING_S = 0.25
+"""Between two questions whether waiting for a cheaper moment still pays: each takes 0.1 ms."""
 COST_REPORTS_WAIT_S = 43_200
 """Half of the usual forced delay, so that an idle rollup still reads its queue and posts in time."""
 _DEAD_MAN_PREFIX = bytes([keys.DEAD_MAN])
@@ -161,6 +164,7 @@ class Executor:
         self._no_room = False
         self._next_sweep = -math.inf
         self._next_slice = -math.inf
+        self._next_weighing = -math.inf
 
     def wake(self) -> None:
         """There may be work."""
@@ -224,6 +228,7 @@ class Executor:
 
     async def _close_batch(self, why: str) -> None:
         self._close_wanted = self._no_room = False
+        self._next_weighing = -math.inf
         batch = self._machine.batch
         if batch is not None:
             self._closer.begin()
@@ -278,7 +283,11 @@ class Executor:
             return "asked"
         if self._is_full():
             return "full"
+        if trio.current_time() < self._next_weighing:
+            return None
         judged = self._closing.look()
+        if judged is not None and judged.verdict.rule is Rule.CHEAPER_LATER:
+            self._next_weighing = trio.current_time() + WEIGHING_S
         return judged.verdict.rule.value if judged is not None and judged.verdict.post else None
 
     async def _make_block(self) -> ExecutedBlock | None:
