@@ -2,8 +2,8 @@
 
 Units are in names: `uusd` is 10^-6 US dollar of collateral, `nusd` 10^-9, `pusd` 10^-12; `ulots` is 10^-6 of
 one lot, and one lot is one coin of the underlying; prices are `uusd` per lot; `ppm` and `ppb` are rates; `_s`
-and `_ms` are times since the Unix epoch, or durations. Divisions round down, towards minus infinity (`//`), or
-up (`-(-a // b)`): whichever favours the house.
+and `_ms` are times since the Unix epoch, or durations. Divisions round down, towards minus infinity (`//`),
+or up (`-(-a // b)`): whichever favours the house.
 
 The bounds keep every value of a leaf inside a signed 64-bit integer and every intermediate inside 256 bits.
 """

@@ -10,11 +10,9 @@ Rejected: UNKNOWN_INSTRUMENT and BAD_SIGNATURE.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec.structs import astuple
 
 from state.actions import (
@@ -383,36 +381,6 @@ def _signed(value: int | str, path: str) -> int:
     if not -(2**63) <= number < 2**63:
         raise WireError(path, "an integer in -2^63..2^63-1", "another")
     return number
-
-
-MAX_OPENINGS = 128
-"""Of braces and brackets; a full bulk action has 70. It bounds nesting: the decoder recurses in C, guarded
-only by Python's recursion limit, and libraries that raise it would let deep nesting overflow the stack."""
-_DECODER = msgspec.json.Decoder(SignedActionJson)
-_PROBLEM = re.compile(
-    r"^(?:Expected (?P<expected>.*?)(?:, got (?P<got>.*?))?|(?P<other>.*?))(?: - at `(?P<path>\$.*?)`)?$",
-    re.DOTALL,
-)
-
-
-def decode_json(data: bytes | str | dict[str, Any], market_of: MarketOf) -> SignedAction:
-    """From JSON text, or what a JSON parser made of it. Raises WireError and as `to_signed_action`."""
-    try:
-        if isinstance(data, bytes | str):
-            text = data.encode() if isinstance(data, str) else data
-            if text.count(b"[") + text.count(b"{") > MAX_OPENINGS:
-                raise WireError("$", f"at most {MAX_OPENINGS} braces and brackets", "more")
-            json = _DECODER.decode(text)
-        else:
-            json = msgspec.convert(data, SignedActionJson)
-    except msgspec.ValidationError as error:
-        found = _PROBLEM.match(str(error))
-        assert found
-        got = found["got"] or found["other"] or "another value"
-        raise WireError(found["path"] or "$", found["expected"] or "the documented form", got) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise WireError("$", "JSON", str(error)) from None
-    return to_signed_action(json, market_of)
 
 
 def to_json(payload: Payload, instrument_name: Callable[[int], str]) -> dict[str, Any]:

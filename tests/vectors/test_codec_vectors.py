@@ -13,9 +13,9 @@ from state import eip712
 from state.actions import Action, OracleUpdate, Payload
 from state.codec import MarketEntry, decode_transaction, encode_transaction
 from state.hashing import keccak
-from state.wire import decode_json, to_oracle_update
+from state.wire import to_oracle_update, to_signed_action
 from state.wire_msgpack import decode_msgpack, encode_msgpack
-from state.wire_types import OracleUpdateJson
+from state.wire_types import OracleUpdateJson, SignedActionJson
 from tests.vectors.codec_vectors import build_codec, build_eip712
 
 
@@ -36,7 +36,9 @@ def test_digests_and_signatures() -> None:
     names = {market: keccak(name.encode()) for name, market in market_of.items()}
     assert len(vectors["actions"]) >= 10
     for case in vectors["actions"]:
-        signed = decode_json(case["transaction"], market_of.__getitem__)
+        signed = to_signed_action(
+            msgspec.convert(case["transaction"], SignedActionJson), market_of.__getitem__
+        )
         assert signed.signature.hex() == case["signature"]
         checked = eip712.check(domain, signed.action, signed.signature, names.__getitem__)
         assert checked.digest.hex() == case["digest"]
@@ -57,7 +59,7 @@ def test_encodings() -> None:
         if "reports" in case["json"]:
             payload = to_oracle_update(msgspec.convert(case["json"], OracleUpdateJson))
         else:
-            payload = decode_json(case["json"], market_of.__getitem__)
+            payload = to_signed_action(msgspec.convert(case["json"], SignedActionJson), market_of.__getitem__)
             assert decode_msgpack(bytes.fromhex(case["msgpack"])) == payload
             assert encode_msgpack(payload).hex() == case["msgpack"]
         encoded = bytes.fromhex(case["encoded"])
