@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -13,13 +15,14 @@ from l1_bridge.types import Fees, L1Unavailable
 from sequencer.bridge import PRICE_LOOK_S, NodeBridge
 from sequencer.cli_services import check_delay
 from sequencer.closing import Closing, L1Side
-from sequencer.config import BatchesSection, L1Section, PosterSection
-from sequencer.config_file import ConfigError
+from sequencer.config import BatchesSection, L1Section, NodeConfig, PosterSection
+from sequencer.config_file import ConfigError, load
 from sequencer.l1_link import PRICE_KEPT_S, L1Link
 from sequencer.machine import ClosedBatch
 from sequencer.metrics import Metrics
 from state import wire
 from tests.unit.test_executor import INTERVAL_MS, Bench, _update, opened
+from tools.services import node_config
 
 GWEI = 10**9
 SLACK_S = 2 * INTERVAL_MS / 1000 + 1.0
@@ -185,6 +188,15 @@ async def test_the_bridge_leaves_prices_behind_and_survives_an_l1_that_is_away(
     assert not answers
     assert [each.gas_wei for each in seen] == [11 * GWEI, 22 * GWEI]
     assert 11 * GWEI < seen[1].recent_gas_wei < 12 * GWEI
+
+
+def test_a_devnet_never_waits_for_a_cheaper_moment_unless_told_to(tmp_path: Path) -> None:
+    deployment = SimpleNamespace(rollup_chain_id=1, rollup="0x" + "11" * 20)
+    devnet: Any = SimpleNamespace(deployment=deployment, l1_url="http://127.0.0.1:1")
+    for tables, delay_ms in (({}, 5_000), ({"max_age_ms": 300}, 300), ({"max_delay_ms": 9_000}, 9_000)):
+        path = tmp_path / "node.toml"
+        path.write_text(node_config(devnet, tmp_path, 1, 2, batches=tables))
+        assert load(NodeConfig, path, {}).batches.max_delay_ms == delay_ms
 
 
 def test_a_batch_may_not_wait_for_as_long_as_forced_messages_may() -> None:
