@@ -246,8 +246,6 @@ class FeedSection:
 
     history: int = 1_024
     """Messages kept of each channel for those who resume."""
-    book_depth: int = 20
-    """Levels in tickers' and subscribers' first snapshots."""
 
     def __post_init__(self) -> None:
         _positive(self)
