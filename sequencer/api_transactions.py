@@ -18,12 +18,12 @@ from sequencer.checking import SendParams, Sent, rejection
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Deferred, Method
 from sequencer.receipts import OperationView, Receipt, hex_of, operation_view
-from state import eip712, fee_market, keys, signatures, wire, wire_types
+from state import eip712, fee_market, keys, l1_market, signatures, wire, wire_types
 from state.actions import SignedAction, Transaction
 from state.codec import CodecError, MarketEntry, encode_transaction
 from state.errors import RejectCode, Rejected
 from state.fees import charge
-from state.leaves import Market, Parameters
+from state.leaves import Market
 from state.margin import Margin
 from state.pricing import mark_of
 from state.rules import rule_of, use_of
@@ -256,7 +256,6 @@ class TransactionApi:
         signature = "0x" + "00" * 64
         action = self._ingress.decode(wire_types.SignedActionJson(params.action, signature)).action
         machine = self._context.machine
-        parameters: Parameters = machine.view.get(keys.PARAMETERS_KEY)
         payload = SignedAction(action, bytes(64))
         try:
             encoded = encode_transaction(payload, self._context.now_ms(), self._table(payload))
@@ -264,10 +263,11 @@ class TransactionApi:
             raise RpcError(
                 ErrorCode.INVALID_PARAMS, str(error), {"path": error.field, "expected": error.reason}
             ) from None
-        elapsed_ms = max(0, self._context.now_ms() - machine.system.timestamp_ms)
-        market = fee_market.coming(machine.view, elapsed_ms)
+        now_ms = max(self._context.now_ms(), machine.system.timestamp_ms)
+        market = fee_market.coming(machine.view, now_ms - machine.system.timestamp_ms)
+        l1_price = l1_market.coming(machine.view, now_ms)
         units, leaves = use_of(action, rule_of(action))
-        parts = charge(parameters.byte_price_pusd, market, units, leaves, len(encoded), 0)
+        parts = charge(l1_price.price_pusd, market, units, leaves, len(encoded), 0)
         fee = sum(parts)
         return FeeQuote(
             fee,
@@ -275,7 +275,7 @@ class TransactionApi:
             units,
             len(encoded),
             market.execution_pusd,
-            parameters.byte_price_pusd,
+            l1_price.price_pusd,
             leaves,
             *parts,
         )

@@ -39,7 +39,7 @@ HEAD_BYTES_AT_MOST = 512
 and batches with them somewhat larger than asked."""
 BLOCK_PARTS_IF_EMPTY = 1
 """A block's encoding begins with its start; every transaction adds a part."""
-_REGISTERS = (keys.SYSTEM_KEY, keys.FEE_MARKET_KEY)
+_REGISTERS = (keys.SYSTEM_KEY, keys.FEE_MARKET_KEY, keys.L1_PRICE_KEY)
 """What the beginning of a block changes."""
 
 _LISTING = frozenset({MessageKind.LIST_INSTRUMENT, MessageKind.SET_INSTRUMENT})

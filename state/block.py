@@ -48,6 +48,7 @@ class MessageKind(IntEnum):
     SET_LIQUIDATION = 16
     SET_FEES = 17
     SET_PRIORITY = 18
+    SET_L1_TERMS = 19
 
 
 class L1Message(msgspec.Struct, frozen=True):

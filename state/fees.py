@@ -11,14 +11,14 @@
 
 Each part is rounded up to a uusd by itself, so the sum is exact. Units and leaves are constants of the
 action, known before it is sent: an order's include its matching, however much it fills. The base prices are
-those of the block (`fee_market`).
+those of the block (`fee_market`, `l1_market`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from state.leaves import FeeMarket, Parameters
+from state.leaves import FeeMarket
 from state.units import PUSD_PER_UUSD
 
 BASE_UNITS: Final = 4
@@ -29,13 +29,9 @@ CANCEL_UNITS: Final = 3
 REPLACE_UNITS: Final = 12
 RESTING_LEAVES: Final = 2
 """An order in the book, and what finds it by its account; positions are bounded otherwise (8.5)."""
-BLOB_GAS: Final = 131_072
 PARTS: Final = ("data", "bandwidth", "execution", "growth", "finality", "risk")
 Parts = tuple[int, int, int, int, int, int]
 """In uusd, in the order of `PARTS`."""
-_WEI_PER_ETH: Final = 10**18
-_AVERAGING: Final = 8
-"""One report moves the byte price by this part of the distance."""
 
 
 def charge(
@@ -51,17 +47,3 @@ def charge(
         -(-proof // PUSD_PER_UUSD),
         risk_uusd,
     )
-
-
-def next_byte_price(
-    parameters: Parameters, eth_price_uusd: int, size_bytes: int, execution_wei: int, blob_wei: int
-) -> int:
-    """Byte price in pusd after a batch of `size_bytes` (> 0) that cost this much on L1.
-
-    An exponential average: an eighth of the way from the old price to what these bytes cost, never above
-    `byte_price_max_pusd`, rounded up.
-    """
-    cost = (execution_wei + blob_wei) * eth_price_uusd * PUSD_PER_UUSD
-    sample = min(-(-cost // (_WEI_PER_ETH * size_bytes)), parameters.byte_price_max_pusd)
-    average = -(-((_AVERAGING - 1) * parameters.byte_price_pusd + sample) // _AVERAGING)
-    return min(average, parameters.byte_price_max_pusd)

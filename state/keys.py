@@ -53,6 +53,8 @@ LIQUIDATIONS: Final = 0x29
 FEE_TERMS: Final = 0x2A
 FEE_MARKET: Final = 0x2B
 PRIORITY: Final = 0x2C
+L1_TERMS: Final = 0x2D
+L1_PRICE: Final = 0x2E
 
 MAX_U64: Final = 2**64 - 1
 
@@ -66,6 +68,8 @@ LIQUIDATIONS_KEY: Final = bytes([LIQUIDATIONS]).ljust(32, b"\0")
 FEE_TERMS_KEY: Final = bytes([FEE_TERMS]).ljust(32, b"\0")
 FEE_MARKET_KEY: Final = bytes([FEE_MARKET]).ljust(32, b"\0")
 PRIORITY_KEY: Final = bytes([PRIORITY]).ljust(32, b"\0")
+L1_TERMS_KEY: Final = bytes([L1_TERMS]).ljust(32, b"\0")
+L1_PRICE_KEY: Final = bytes([L1_PRICE]).ljust(32, b"\0")
 
 _instrument = Struct(">BI27x").pack
 _account = Struct(">BQ23x").pack

@@ -31,7 +31,7 @@ collected while the price is on its way from a wrong value is nobody's to pay ba
 bounded to what `memory_batches` usual batches cost, so that one absurd posting is not paid by users for days.
 
 - iL1PRICE_001 Within [min, max], and within a slot of block time at most a step away from the price at the
-  slot's start; a slot without a block leaves its step to the next.
+  slot's start; a slot without a block leaves its step to the next, as at most `CATCH_UP_SLOTS` do.
 - iL1PRICE_002 `most_within` is never exceeded while the terms stay: it follows from 001 alone.
 - iL1PRICE_003 L1's fees move only as EIP-1559 and EIP-4844 let them (`follows`).
 
@@ -40,11 +40,11 @@ Money is in uusd, prices are in pusd per byte, L1's in wei. Pure integers; round
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from math import isqrt
 from typing import Final
 
+from state.leaves import L1Price, L1Terms
 from state.units import PPM, PUSD_PER_UUSD
 
 GAS_PER_BLOB: Final = 131_072
@@ -58,7 +58,36 @@ _BYTE_FLOOR_GAS: Final = 40
 """EIP-7623's floor of such a byte."""
 _ODD_GAS_LIMIT: Final = 8 * 2_500
 """An eighth of one part in the smallest target that L1 allows."""
+CATCH_UP_SLOTS: Final = 10
+"""Slots without a block that leave their steps to the next: then it may have moved by a factor of 3."""
 _MAX_SURPLUS_UUSD: Final = 2**62
+
+__all__ = [
+    "BYTES_PER_BLOB",
+    "CATCH_UP_SLOTS",
+    "GAS_PER_BLOB",
+    "MAX_FEE_WEI",
+    "Follows",
+    "L1Price",
+    "L1Terms",
+    "advanced",
+    "batch_wei",
+    "byte_price",
+    "closed",
+    "collected",
+    "feed_forward",
+    "feedback_ppm",
+    "follows",
+    "horizon_bytes",
+    "most_within",
+    "observed",
+    "position_uusd",
+    "premium_ppm",
+    "reported",
+    "reset",
+    "starting",
+    "taken",
+]
 
 
 class Follows(Enum):
@@ -69,77 +98,6 @@ class Follows(Enum):
     TOO_FAR = "too far"
     BASE_FEE = "base fee"
     BLOB_FEE = "blob fee"
-
-
-@dataclass(frozen=True)
-class L1Terms:
-    """What the governor sets; the module's text derives the defaults."""
-
-    min_pusd: int = 1_000
-    max_pusd: int = 10**12
-    """A dollar per byte."""
-    step_ppm: int = 125_000
-    slot_ms: int = 12_000
-    horizon_ppm: int = 3 * PPM
-    """Of the bytes on their way: over how many bytes the position is brought back."""
-    feedback_ppm: int = 500_000
-    """Of the feed-forward: the most that others' past adds to or takes from a price."""
-    reserve_ppm: int = 3 * PPM
-    """The standing reserve, in standard deviations of what the bytes on their way may come to cost more."""
-    batch_weight: int = 8
-    """A batch moves the averages of sizes and gas by this part of the distance."""
-    variance_weight: int = 64
-    """An L1 block moves the variance by this part of the distance."""
-    memory_batches: int = 64
-    post_gas: int = 162_000
-    """Of posting beside its data (contracts/README.md)."""
-    max_ahead_blocks: int = 7_200
-    """L1 blocks, a day, by which an origin may be ahead of the last."""
-
-
-@dataclass
-class L1Price:
-    """The registers."""
-
-    l1_block: int
-    """The latest origin."""
-    base_fee_wei: int
-    blob_fee_wei: int
-    """0: L1 has no blobs."""
-    variance_ppt: int
-    """Of the byte's cost: mean squared relative change per L1 block, times 10^12."""
-    batch_bytes: int
-    """Average encoded size of a batch."""
-    batch_blobs_ppm: int
-    """Average blobs of a batch."""
-    batch_blocks_ppm: int
-    """Average L1 blocks between two batches' ends."""
-    batch_cost_uusd: int
-    """Average reported cost, over `memory_batches`."""
-    blob_gas_ppm: int
-    """Reported gas of posting by blobs, over the model's."""
-    calldata_gas_ppm: int
-    """Reported gas of posting by calldata, over the model's."""
-    overhead_ppm: int
-    """Encoded bytes of a batch over those that transactions were charged for; at least 1."""
-    flight_bytes: int
-    """Average of the bytes on their way when a report comes, those of its batch included."""
-    closed_block: int
-    """Origin when the last batch closed."""
-    open_bytes: int
-    """Charged for in the open batch."""
-    closed_bytes: int
-    """Encoded, in closed batches that are not reported yet."""
-    surplus_uusd: int
-    """Collected less reported cost; signed."""
-    slot: int
-    """Block time over `slot_ms`."""
-    low_pusd: int
-    """Bounds of the price in this slot."""
-    high_pusd: int
-    target_pusd: int
-    """What the price would be without the slot's bounds."""
-    price_pusd: int
 
 
 def starting(
@@ -224,6 +182,23 @@ def observed(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, b
     price.variance_ppt += (sample - price.variance_ppt) * weight // terms.variance_weight
 
 
+def taken(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> Follows:
+    """A new L1 origin, whose fees need no check: what does not follow is a new start.
+
+    A new start says nothing of how L1's fees vary, nor of how many blocks there are between batches. An
+    origin before the last one says nothing at all.
+    """
+    found = follows(price, terms, l1_block, base_fee_wei, blob_fee_wei)
+    if found == Follows.YES:
+        observed(price, terms, l1_block, base_fee_wei, blob_fee_wei)
+    elif found != Follows.BACKWARDS:
+        price.closed_block += l1_block - price.l1_block
+        price.l1_block = l1_block
+        price.base_fee_wei = base_fee_wei
+        price.blob_fee_wei = blob_fee_wei
+    return found
+
+
 def collected(price: L1Price, terms: L1Terms, size_bytes: int, uusd: int) -> None:
     """A transaction of the open batch was charged `uusd` for `size_bytes` of data at the present price."""
     price.open_bytes += size_bytes
@@ -281,7 +256,7 @@ def advanced(price: L1Price, terms: L1Terms, eth_price_uusd: int, now_ms: int) -
     """A block begins: the price moves towards its target as far as the slot allows."""
     slot = now_ms // terms.slot_ms
     if slot > price.slot:
-        steps = slot - price.slot
+        steps = min(slot - price.slot, CATCH_UP_SLOTS)
         price.low_pusd = _lowered(price.price_pusd, steps, terms)
         price.high_pusd = _raised(price.price_pusd, steps, terms)
         price.slot = slot
@@ -289,6 +264,13 @@ def advanced(price: L1Price, terms: L1Terms, eth_price_uusd: int, now_ms: int) -
     low = max(price.low_pusd, _lowered(price.price_pusd, 1, terms))
     high = min(price.high_pusd, _raised(price.price_pusd, 1, terms))
     price.price_pusd = min(max(price.target_pusd, low), high)
+
+
+def reset(price: L1Price, terms: L1Terms, now_ms: int) -> None:
+    """The governor set new terms: slots are counted by them, and this one starts from the present price."""
+    price.slot = now_ms // terms.slot_ms
+    price.low_pusd = _lowered(price.price_pusd, 1, terms)
+    price.high_pusd = _raised(price.price_pusd, 1, terms)
 
 
 def byte_price(price: L1Price) -> int:
@@ -356,7 +338,8 @@ def _target(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
 def _bound_memory(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> None:
     bound = terms.memory_batches * price.batch_cost_uusd
     position = position_uusd(price, terms, eth_price_uusd)
-    price.surplus_uusd -= position - min(max(position, -bound), bound)
+    surplus = price.surplus_uusd - position + min(max(position, -bound), bound)
+    price.surplus_uusd = min(max(surplus, -_MAX_SURPLUS_UUSD), _MAX_SURPLUS_UUSD)
 
 
 def _on_their_way(price: L1Price) -> int:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from state import keys
 from state.leaves_account import Account, Extras, Position, Protection, SessionKey, Withdrawal
 from state.leaves_base import FixedLeaf, Leaf, Marker
-from state.leaves_fees import FeeMarket, FeeTerms
+from state.leaves_fees import FeeMarket, FeeTerms, L1Price, L1Terms
 from state.leaves_liquidation import Auction, AuctionKind, LiquidationParameters, Liquidations
 from state.leaves_market import (
     Due,
@@ -52,6 +52,8 @@ __all__ = [
     "FixedLeaf",
     "Instrument",
     "Kind",
+    "L1Price",
+    "L1Terms",
     "Leaf",
     "LiquidationParameters",
     "Liquidations",
@@ -125,6 +127,8 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.FEE_TERMS: FeeTerms,
     keys.FEE_MARKET: FeeMarket,
     keys.PRIORITY: PriorityTerms,
+    keys.L1_TERMS: L1Terms,
+    keys.L1_PRICE: L1Price,
 }
 
 

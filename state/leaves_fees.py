@@ -1,4 +1,6 @@
-"""Leaves of what transactions cost: the governor's terms, and the base prices' registers (`fee_market`)."""
+"""Leaves of what transactions cost: the governor's terms, and the registers behind prices
+(`fee_market`, `l1_price`).
+"""
 
 from __future__ import annotations
 
@@ -64,3 +66,78 @@ class FeeMarket(FixedLeaf):
     """In the last block."""
     data_used: int = 0
     growth_used: int = 0
+
+
+@dataclass
+class L1Terms(FixedLeaf):
+    """How the price of a batch byte follows L1; absent: these defaults, which `l1_price` derives."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q I I I I I I I I I I")
+
+    min_pusd: int = 1_000
+    max_pusd: int = 10**12
+    """A dollar per byte."""
+    step_ppm: int = 125_000
+    slot_ms: int = 12_000
+    horizon_ppm: int = 3_000_000
+    """Of the bytes on their way: over how many bytes the position is brought back."""
+    feedback_ppm: int = 500_000
+    """Of the feed-forward: the most that others' past adds to or takes from a price."""
+    reserve_ppm: int = 3_000_000
+    """The standing reserve, in standard deviations of what the bytes on their way may come to cost more."""
+    batch_weight: int = 8
+    """A batch moves the averages of sizes and gas by this part of the distance."""
+    variance_weight: int = 64
+    """An L1 block moves the variance by this part of the distance."""
+    memory_batches: int = 64
+    post_gas: int = 162_000
+    """Of posting beside its data (contracts/README.md)."""
+    max_ahead_blocks: int = 7_200
+    """L1 blocks, a day, by which an origin may be ahead of the last."""
+
+
+@dataclass
+class L1Price(FixedLeaf):
+    """The price of a batch byte, and what it follows (`l1_price`)."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q Q Q Q Q Q Q Q Q Q Q q Q Q Q Q Q")
+
+    l1_block: int
+    """The latest origin."""
+    base_fee_wei: int
+    blob_fee_wei: int
+    """0: L1 has no blobs."""
+    variance_ppt: int
+    """Of the byte's cost: mean squared relative change per L1 block, times 10^12."""
+    batch_bytes: int
+    """Average encoded size of a batch."""
+    batch_blobs_ppm: int
+    """Average blobs of a batch."""
+    batch_blocks_ppm: int
+    """Average L1 blocks between two batches' ends."""
+    batch_cost_uusd: int
+    """Average reported cost, over `memory_batches`."""
+    blob_gas_ppm: int
+    """Reported gas of posting by blobs, over the model's."""
+    calldata_gas_ppm: int
+    """Reported gas of posting by calldata, over the model's."""
+    overhead_ppm: int
+    """Encoded bytes of a batch over those that transactions were charged for; at least 1."""
+    flight_bytes: int
+    """Average of the bytes on their way when a report comes, those of its batch included."""
+    closed_block: int
+    """Origin when the last batch closed."""
+    open_bytes: int
+    """Charged for in the open batch."""
+    closed_bytes: int
+    """Encoded, in closed batches that are not reported yet."""
+    surplus_uusd: int
+    """Collected less reported cost; signed."""
+    slot: int
+    """Block time over `slot_ms`."""
+    low_pusd: int
+    """Bounds of the price in this slot."""
+    high_pusd: int
+    target_pusd: int
+    """What the price would be without the slot's bounds."""
+    price_pusd: int

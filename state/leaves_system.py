@@ -53,18 +53,14 @@ class System(FixedLeaf):
 
 @dataclass
 class Parameters(FixedLeaf):
-    """What the venue's governor sets by L1 message, and the prices that cost reports move."""
+    """What the venue's governor sets by L1 message."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q I I I I")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q I I I I")
 
     exec_price_pusd: int
-    """Per execution unit."""
-    byte_price_pusd: int
-    """Per batch byte; moved by batch cost reports."""
-    byte_price_max_pusd: int
-    """Bound of byte_price_pusd."""
+    """Per execution unit, without load."""
     eth_price_uusd: int
-    """Converts cost reports, when no fresh ETH feed does."""
+    """Converts L1's fees and cost reports, when no fresh ETH feed does."""
     oracle_max_age_ms: int
     """Heartbeat: older prices are stale."""
     oracle_deviation_ppm: int
@@ -151,6 +147,7 @@ class Progress:
         "bidder",
         "bytes_used",
         "cursor",
+        "data_uusd",
         "due",
         "fired",
         "leaves_used",
@@ -164,7 +161,7 @@ class Progress:
         "task",
         "units_used",
     )
-    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQIIIIIQI")
+    LAYOUT: ClassVar[Struct] = Struct(">BBBIIII32sQIIIIIQQI")
 
     def __init__(
         self,
@@ -182,6 +179,7 @@ class Progress:
         units_used: int = 0,
         bytes_used: int = 0,
         leaves_used: int = 0,
+        data_uusd: int = 0,
         bidder: int = 0,
         bid_market: int = 0,
         taker: Taker | None = None,
@@ -209,6 +207,8 @@ class Progress:
         """Execution units that this block's transactions were charged for so far."""
         self.bytes_used = bytes_used
         self.leaves_used = leaves_used
+        self.data_uusd = data_uusd
+        """Charged for data so far."""
         self.bidder = bidder
         """Account whose bid is held, that of the last transaction; 0: none."""
         self.bid_market = bid_market
@@ -231,6 +231,7 @@ class Progress:
             self.units_used,
             self.bytes_used,
             self.leaves_used,
+            self.data_uusd,
             self.bidder,
             self.bid_market,
         )

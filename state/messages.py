@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
+from state import l1_market
 from state.accounts import check_leaving, open_account, withdraw
 from state.actions import Order, OrderKind, Side
 from state.block import L1Message, MessageKind, MessageResult
@@ -26,7 +27,6 @@ from state.codec_format import is_name
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
 from state.fee_market import check_fee_terms
-from state.fees import BLOB_GAS, next_byte_price
 from state.funding import PERPETUAL
 from state.hashing import keccak
 from state.keys import (
@@ -52,6 +52,7 @@ from state.leaves import (
     Feed,
     FeeTerms,
     Instrument,
+    L1Terms,
     LiquidationParameters,
     MarginTerms,
     Market,
@@ -73,7 +74,6 @@ from state.matching import match_step, place
 from state.operations import check_place
 from state.oracle import FeedKind
 from state.orders import check_units, instrument_of
-from state.pricing import is_fresh
 from state.priority import check_priority_terms
 from state.series import CALLS, FUTURES, PUTS, add_series
 from state.units import (
@@ -112,8 +112,6 @@ _MAX_AGE_MS: Final = 86_400_000
 _MAX_SESSION_KEYS: Final = 64
 _MAX_AUCTION_MS: Final = 7 * 86_400_000
 """Of each phase."""
-ETH_FEED: Final = "ETH"
-"""Converts cost reports while it is fresh."""
 
 DecodedLeaf = TypeVar(
     "DecodedLeaf",
@@ -124,6 +122,7 @@ DecodedLeaf = TypeVar(
     MarginTerms,
     FeeTerms,
     PriorityTerms,
+    L1Terms,
 )
 
 
@@ -316,8 +315,6 @@ def _set_parameters(
     _demand(
         {
             "exec_price_pusd": new.exec_price_pusd <= _MAX_PUSD,
-            "byte_price_max_pusd": new.byte_price_max_pusd <= _MAX_PUSD,
-            "byte_price_pusd": new.byte_price_pusd <= new.byte_price_max_pusd,
             "eth_price_uusd": 0 < new.eth_price_uusd <= MAX_PRICE_UUSD,
             "oracle_max_age_ms": 0 < new.oracle_max_age_ms <= _MAX_AGE_MS,
             "oracle_deviation_ppm": 0 < new.oracle_deviation_ppm <= PPM,
@@ -412,17 +409,9 @@ def _check_encoded(terms: bytes, are_used: bool) -> None:
 def _batch_cost(
     view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
 ) -> MessageResult:
-    _, size_bytes, gas, base_fee_wei, blobs, blob_base_fee_wei = _unpack(_BATCH_COST, message.payload)
-    _demand({"bytes": size_bytes > 0})
-    parameters: Parameters = view.get(PARAMETERS_KEY)
-    price = parameters.eth_price_uusd
-    feed: Feed | None = view.get(name_key(FEED, ETH_FEED))
-    if feed is not None and is_fresh(feed, parameters, block.timestamp_ms):
-        price = feed.value_uusd
-    parameters.byte_price_pusd = next_byte_price(
-        parameters, price, size_bytes, gas * base_fee_wei, blobs * BLOB_GAS * blob_base_fee_wei
-    )
-    view.touch(PARAMETERS_KEY, parameters)
+    report = l1_market.CostReport(*_unpack(_BATCH_COST, message.payload)[1:])
+    _demand({"bytes": report.size_bytes > 0})
+    l1_market.report(view, block.timestamp_ms, message.l1_block, report)
     return MessageResult(index, message.kind)
 
 
@@ -490,6 +479,16 @@ def _set_priority(
     return MessageResult(index, message.kind)
 
 
+def _set_l1_terms(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Sets how the price of a batch byte follows L1; the next block is the first that they decide."""
+    new = _decode(L1Terms, message.payload)
+    l1_market.check_l1_terms(new)
+    l1_market.set_terms(view, new, block.timestamp_ms)
+    return MessageResult(index, message.kind)
+
+
 def _set_margin(
     view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
 ) -> MessageResult:
@@ -525,6 +524,7 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_LIQUIDATION: _set_liquidation,
     MessageKind.SET_FEES: _set_fees,
     MessageKind.SET_PRIORITY: _set_priority,
+    MessageKind.SET_L1_TERMS: _set_l1_terms,
     MessageKind.LIST_SERIES: _list_series,
     MessageKind.LIST_STRIKES: _list_strikes,
 }

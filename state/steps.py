@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from state import fee_market
+from state import fee_market, l1_market
 from state.accounts import admit, set_switch, spend, sweep
 from state.actions import (
     Action,
@@ -47,12 +47,12 @@ from state.keys import (
     DEAD_MAN,
     DUE,
     FEE_MARKET_KEY,
-    PARAMETERS_KEY,
+    L1_PRICE_KEY,
     SYSTEM_KEY,
     market_key,
     parse_due_key,
 )
-from state.leaves import Due, FeeMarket, Market, Parameters, Phase, Progress, System, Task
+from state.leaves import Due, FeeMarket, L1Price, Market, Phase, Progress, System, Task
 from state.liquidation import auction_orders_step, seize_step
 from state.matching import match_step
 from state.messages import message_step
@@ -96,12 +96,14 @@ def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Messa
     system.order_bid = 0
     view.touch(SYSTEM_KEY, system)
     fee_market.begin(view, elapsed)
+    l1_market.begin(view, block.timestamp_ms)
     return Progress(messages_left=len(messages), phase=Phase.MESSAGES if messages else Phase.SWITCHES)
 
 
 def end_block(view: StateView, block: BlockContext, progress: Progress) -> tuple[BlockHeader, bytes]:
     """Closes a block: its header, and that header's hash."""
     fee_market.end(view, progress)
+    l1_market.end(view, progress)
     if progress.bidder:
         release(view, progress)
     system: System = view.get(SYSTEM_KEY)
@@ -236,11 +238,11 @@ def _begin_action(
     if type(action) is ExecuteQuote:
         check_quote_signer(view, block, action.quote, transaction.signers)
     rule = rule_of(action)
-    parameters: Parameters = view.get(PARAMETERS_KEY)
+    l1_price: L1Price = view.get(L1_PRICE_KEY)
     market: FeeMarket = view.get(FEE_MARKET_KEY)
     size_bytes = len(encoded)
     units, leaves = use_of(action, rule)
-    parts = charge(parameters.byte_price_pusd, market, units, leaves, size_bytes, 0)
+    parts = charge(l1_price.price_pusd, market, units, leaves, size_bytes, 0)
     fee = sum(parts)
     order_class, bid = rule.order_class, action.priority_bid_uusd
     lent = lend_back(view, progress, order_class, bid) if progress.bidder else 0
@@ -259,6 +261,7 @@ def _begin_action(
     progress.units_used += units
     progress.bytes_used += size_bytes
     progress.leaves_used += leaves
+    progress.data_uusd += parts[0]
     _include(block, progress, transaction, encoded)
     if entries:
         _use_markets(view, block, entries)

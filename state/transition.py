@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from state import l1_market
 from state.actions import SignedAction, Transaction
 from state.block import (
     BatchStart,
@@ -79,10 +80,12 @@ def open_batch(view: StateView, head: BatchStartLike) -> None:
 
 
 def close_batch(view: StateView, head_bytes: int, ignored_bytes: int = 0) -> None:
-    """All blocks of the batch are read: counts its head, and bytes at its end that are not a block."""
+    """All blocks of the batch are read: counts its head, and bytes at its end that are not a block;
+    the price of a byte learns its length."""
     system: System = view.get(SYSTEM_KEY)
     system.batch_cursor += head_bytes + ignored_bytes
     view.touch(SYSTEM_KEY, system)
+    l1_market.close(view, system.batch_cursor)
 
 
 def void_batch(view: StateView, size_bytes: int) -> None:

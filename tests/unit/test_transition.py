@@ -28,7 +28,7 @@ from state.actions import (
 from state.block import OrderEnd
 from state.errors import RejectCode, Rejected
 from state.fees import charge
-from state.keys import FEE_MARKET_KEY, session_key_key, withdrawal_key
+from state.keys import FEE_MARKET_KEY, L1_PRICE_KEY, session_key_key, withdrawal_key
 from state.leaves import FeeMarket, Withdrawal
 from state.transition import simulate
 from state.units import MAX_DEADLINE_AHEAD_S, MAX_NONCE
@@ -224,7 +224,7 @@ def test_nonce_out_of_range(exchange: Exchange) -> None:
 def fee_of(exchange: Exchange, units: int, leaves: int, size: int) -> int:
     """What this costs in the last block."""
     market: FeeMarket = exchange.view.get(FEE_MARKET_KEY)
-    return sum(charge(exchange.parameters.byte_price_pusd, market, units, leaves, size, 0))
+    return sum(charge(exchange.view.get(L1_PRICE_KEY).price_pusd, market, units, leaves, size, 0))
 
 
 def test_fee_is_units_and_bytes_and_is_collected(exchange: Exchange) -> None:

@@ -57,9 +57,9 @@ def message(kind: int, payload: bytes, sender: bytes = VAULT) -> L1Message:
     return L1Message(kind, sender, 0, payload)
 
 
-def test_genesis_root_is_that_of_its_three_leaves() -> None:
+def test_genesis_root_is_that_of_its_leaves() -> None:
     leaves = [LeafData(key, leaf.encode()) for key, leaf in sorted(genesis_leaves().items())]
-    assert len(leaves) == 3
+    assert len(leaves) == 4
     assert subtree_hash(leaves) == GENESIS_ROOT
 
 
@@ -210,9 +210,7 @@ def test_set_instrument(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"byte_price_max_pusd": 1, "byte_price_pusd": 2},
         {"exec_price_pusd": 10**15 + 1},
-        {"byte_price_max_pusd": 10**15 + 1},
         {"eth_price_uusd": 0},
         {"oracle_max_age_ms": 0},
         {"oracle_deviation_ppm": 0},
@@ -234,33 +232,6 @@ def test_bad_parameters(exchange: Exchange, changes: dict[str, int]) -> None:
 def test_bad_publishers(exchange: Exchange, quorum: int, addresses: tuple[bytes, ...]) -> None:
     payload = Publishers(quorum, addresses).encode()
     assert consumed(exchange, message(MessageKind.SET_PUBLISHERS, payload)) == RejectCode.BAD_PARAMETERS
-
-
-def cost(size: int, gas: int = 0, base_fee: int = 0, blobs: int = 0, blob_fee: int = 0) -> L1Message:
-    return message(MessageKind.BATCH_COST, pack(">QIQQBQ", 1, size, gas, base_fee, blobs, blob_fee))
-
-
-def test_cost_reports_move_the_byte_price_by_an_eighth(exchange: Exchange) -> None:
-    assert consumed(exchange, cost(0)) == RejectCode.BAD_PARAMETERS
-    # 100,000 gas at 10 gwei is 0.001 ETH, 3 dollars; over 1,000 bytes 3,000 uusd a byte.
-    before = exchange.parameters.byte_price_pusd
-    consumed(exchange, cost(1_000, 100_000, 10**10))
-    expected = -(-(7 * before + min(3_000 * 10**6, exchange.parameters.byte_price_max_pusd)) // 8)
-    assert exchange.parameters.byte_price_pusd == expected
-    consumed(exchange, cost(1, 2**63, 2**63, 255, 2**63))
-    assert exchange.parameters.byte_price_pusd <= exchange.parameters.byte_price_max_pusd
-
-
-def test_cost_reports_use_a_fresh_eth_feed(exchange: Exchange) -> None:
-    exchange.list(instrument("ETH-PERPETUAL", "ETH"))
-    exchange.report({"ETH": 6_000 * USD})
-    before = exchange.parameters.byte_price_pusd
-    consumed(exchange, cost(100_000, 100_000, 10**10))
-    assert exchange.parameters.byte_price_pusd == -(-(7 * before + 60 * 10**6) // 8)
-    exchange.now_ms += exchange.parameters.oracle_max_age_ms + 1
-    before = exchange.parameters.byte_price_pusd
-    consumed(exchange, cost(100_000, 100_000, 10**10))
-    assert exchange.parameters.byte_price_pusd == -(-(7 * before + 30 * 10**6) // 8)
 
 
 # Oracle updates

@@ -2,14 +2,15 @@
 
 A short story that touches every kind of leaf: listing, deposits, trades with fees and funding, a session key,
 a dead-man switch, a withdrawal; an expiry of a future and options that settles, and one that is delisted; an
-auction with bids that turns insolvent, and one that ends by deleveraging; bids for places. A change
-of `state.json` is a change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
+auction with bids that turns insolvent, and one that ends by deleveraging; bids for places; batches' costs. A
+change of `state.json` is a change of the protocol; `python -m tests.vectors.state_vectors` writes it anew.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from struct import pack
 from typing import Any
 
 from state.actions import (
@@ -40,9 +41,10 @@ from state.block import L1Message, MessageKind
 from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
 from state.hashing import keccak
-from state.leaves import FeeTerms, LiquidationParameters, PriorityTerms
+from state.leaves import FeeTerms, L1Terms, LiquidationParameters, PriorityTerms
 from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
+from state.transition import close_batch, next_batch, open_batch
 from state.units import MS_PER_S
 from tools.exchange import COIN, START_MS, USD, VAULT, Exchange, owner_address, standard_exchange
 from tools.option_exchange import full_update, markets_of, series_message, strikes_message
@@ -77,7 +79,23 @@ def story() -> Exchange:
     deepen(exchange)
     liquidate(exchange)
     bid_for_places(exchange)
+    post_batches(exchange)
     return exchange
+
+
+def post_batches(exchange: Exchange) -> None:
+    """Two batches close and are reported, by calldata and by a blob; then terms of the byte price."""
+    for gas, blobs in ((900_000, 0), (180_000, 1)):
+        close_batch(exchange.view, 30, 2)
+        open_batch(exchange.view, next_batch(exchange.view))
+        exchange.now_ms += 24_000
+        exchange.place(2, 2, Side.BUY, 1_900 * USD, COIN)
+        cost = pack(">QIQQBQ", exchange.system.batch_number, 20_000, gas, 30 * 10**9, blobs, 10**9)
+        exchange.messages(L1Message(MessageKind.BATCH_COST, VAULT, 0, cost))
+        exchange.place(2, 2, Side.BUY, 1_900 * USD, COIN)
+    terms = L1Terms(slot_ms=24_000, step_ppm=100_000)
+    exchange.messages(L1Message(MessageKind.SET_L1_TERMS, VAULT, 0, terms.encode()))
+    exchange.place(2, 2, Side.BUY, 1_900 * USD, COIN)
 
 
 def bid_for_places(exchange: Exchange) -> None:
