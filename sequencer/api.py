@@ -7,6 +7,7 @@ from typing import Any
 from sequencer.api_chain import ChainApi
 from sequencer.api_context import ApiContext
 from sequencer.api_depth import DepthApi
+from sequencer.api_fees import FeeApi
 from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
 from sequencer.api_oracle import OracleApi
@@ -20,6 +21,7 @@ from sequencer.jsonrpc import Method
 def public_methods(context: ApiContext) -> list[Method[Any]]:
     """The methods that read or take transactions."""
     chain = ChainApi(context)
+    fees = FeeApi(context)
     return [
         *TransactionApi(context).methods(),
         *TypedDataApi(context).methods(),
@@ -29,5 +31,6 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
         *RiskApi(context).methods(),
         *DepthApi(context).methods(),
         *OracleApi(context).methods(),
-        *WalletApi(context, chain).methods(),
+        *fees.methods(),
+        *WalletApi(context, chain, fees).methods(),
     ]

@@ -11,6 +11,7 @@ import trio
 from sequencer.closing import Closing
 from sequencer.committer import TreeAccess
 from sequencer.errors import ErrorCode, RpcError
+from sequencer.fee_history import FeeHistory
 from sequencer.health import Health
 from sequencer.history import History
 from sequencer.ingress import Ingress
@@ -45,6 +46,7 @@ class ApiContext:
     """Worker threads for reads of the disk, so that they never take those of sealing."""
     closing: Closing
     """When the open batch goes out."""
+    fees: FeeHistory
 
     def listed(self, name: str) -> Listed:
         """The instrument of that name. Raises RpcError NOT_FOUND."""

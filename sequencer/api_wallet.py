@@ -1,7 +1,7 @@
 """What wallets ask of every chain, answered so that they can show it: ids, blocks, a balance.
 
-There is no gas here: fees are in the collateral (`straddle_feeQuote`), so gas prices are zero. A balance is
-the cash of all accounts of an owner, in 10^-18 USD, because wallets divide by 10^18.
+Fees are in the collateral (`straddle_feeQuote`); what gas is here: `api_fees`. A balance is the cash of all
+accounts of an owner, in 10^-18 USD, because wallets divide by 10^18.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from sequencer.api_chain import Address, ChainApi
 from sequencer.api_context import ApiContext
+from sequencer.api_fees import FeeApi
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.receipts import SealedBlock, hex_of
@@ -25,6 +26,7 @@ MAX_FEE_HISTORY = 1_024
 BlockTag = Annotated[
     str, Meta(pattern=r"^(?:latest|safe|finalized|earliest|pending|0x[0-9a-fA-F]{1,16})$(?!\n)")
 ]
+Percentile = Annotated[float, Meta(ge=0, le=100)]
 
 
 class BalanceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,18 +39,20 @@ class BlockByNumberParams(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     full: bool = False
 
 
-class FeeHistoryParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GasHistoryParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block_count: Annotated[int, Meta(ge=1)] | Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{1,8}$(?!\n)")]
     newest_block: BlockTag = "latest"
-    reward_percentiles: list[float] | None = None
+    reward_percentiles: Annotated[list[Percentile], Meta(max_length=100)] | None = None
+    """Parts of a percent are dropped."""
 
 
 class WalletApi:
     """The `eth_`, `net_` and `web3_` methods."""
 
-    def __init__(self, context: ApiContext, chain: ChainApi) -> None:
+    def __init__(self, context: ApiContext, chain: ChainApi, fees: FeeApi) -> None:
         self._context = context
         self._chain = chain
+        self._fees = fees
 
     def methods(self) -> list[Method[Any]]:
         chain_id = self._context.domain.chain_id
@@ -81,20 +85,27 @@ class WalletApi:
                 "Cash of all accounts of an owner now, in 10^-18 USD.",
                 errors=(ErrorCode.NOT_AVAILABLE,),
             ),
-            Method("eth_gasPrice", NoParams, str, lambda _p, _c: "0x0", "Zero: see straddle_feeQuote."),
+            Method(
+                "eth_gasPrice",
+                NoParams,
+                str,
+                lambda _p, _c: hex(self._fees.base_wei() + self._fees.priority_wei()),
+                "Base price of an execution unit now, and what places cost lately, in 10^-18 USD.",
+            ),
             Method(
                 "eth_maxPriorityFeePerGas",
                 NoParams,
                 str,
-                lambda _p, _c: "0x0",
-                "Zero: bids are part of signed actions.",
+                lambda _p, _c: hex(self._fees.priority_wei()),
+                "The median of what the last blocks' median unit paid for its place; bids are in actions.",
             ),
             Method(
                 "eth_feeHistory",
-                FeeHistoryParams,
+                GasHistoryParams,
                 dict[str, Any],
                 self._fee_history,
-                "Zeros: there is no gas here.",
+                "Base prices of execution units by block; a ratio of 0.5 is the target.",
+                "Fewer blocks than asked when the node does not keep so many.",
             ),
         ]
 
@@ -121,17 +132,11 @@ class WalletApi:
             total_uusd += leaf.cash_uusd
         return hex(max(0, total_uusd) * WEI_PER_UUSD)
 
-    def _fee_history(self, params: FeeHistoryParams, _context: Context) -> dict[str, Any]:
+    def _fee_history(self, params: GasHistoryParams, _context: Context) -> dict[str, Any]:
         asked = params.block_count
+        count = min(asked if isinstance(asked, int) else int(asked, 16), MAX_FEE_HISTORY)
         newest = min(self._number(params.newest_block), self._context.receipts.last_block)
-        count = min(asked if isinstance(asked, int) else int(asked, 16), MAX_FEE_HISTORY, newest)
-        percentiles = params.reward_percentiles
-        return {
-            "oldestBlock": hex(max(newest - count + 1, 0)),
-            "baseFeePerGas": ["0x0"] * (count + 1),
-            "gasUsedRatio": [0.0] * count,
-            "reward": [["0x0"] * len(percentiles)] * count if percentiles else None,
-        }
+        return self._fees.ethereum_history(count, newest, params.reward_percentiles or [])
 
 
 def _ethereum_block(block: SealedBlock) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class Closer(Protocol):
 
 
 class Executor:
-    """See the module's text. `now_ms` is the wall clock."""
+    """See the module's text. `now_ms` is the wall clock; `on_executed` sees the state as a block left it."""
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ class Executor:
         closing: Closing,
         *,
         now_ms: Callable[[], int],
+        on_executed: Callable[[ExecutedBlock], None],
     ) -> None:
         self._machine = machine
         self._mempool = mempool
@@ -155,6 +156,7 @@ class Executor:
         self._batches = batches
         self._closing = closing
         self._now_ms = now_ms
+        self._on_executed = on_executed
         self._closer = closer
         self._awaiting: dict[int, list[Pending]] = {}
         self._wake = trio.Event()
@@ -319,6 +321,7 @@ class Executor:
                 included.append(pending)
         if executed is None:
             return None
+        self._on_executed(executed)
         result = executed.result
         self._awaiting[result.header.number] = included
         operations = sum(len(each.operations) for each in result.results)

@@ -45,6 +45,7 @@ from sequencer.config_file import ConfigError
 from sequencer.conservation import ConservationError
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import Executor, Inbox
+from sequencer.fee_history import FeeHistory
 from sequencer.feed import Feed, FeedLimits
 from sequencer.health import Health
 from sequencer.http_server import App, Server, serve
@@ -257,6 +258,7 @@ class Node:
         self.closing = Closing(
             machine, config.batches, config.poster.data, lambda: self.link.side(), now_ms=self._now_ms
         )
+        self.fees = FeeHistory(machine.view, machine.system.timestamp_ms)
         self.executor = Executor(
             machine,
             self.mempool,
@@ -269,6 +271,7 @@ class Node:
             config.batches,
             self.closing,
             now_ms=self._now_ms,
+            on_executed=self.fees.executed,
         )
         self.inbox.on_message(self.executor.wake)
         self.link = L1Link(
@@ -302,6 +305,7 @@ class Node:
             self.reports,
             trio.CapacityLimiter(READ_THREADS),
             self.closing,
+            self.fees,
         )
         self.publisher = Publisher(self.feed, self.api)
         self.rfqs = Rfqs(machine.view, self.feed.publish, self._now_ms)

@@ -16,6 +16,7 @@ from sequencer.config import BatchesSection, BlocksSection
 from sequencer.conservation import Books, ConservationError
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import SLICE_S, Executor, Inbox
+from sequencer.fee_history import FeeHistory
 from sequencer.ingress import MAX_UNREAD_BYTES, Ingress, Unread
 from sequencer.jsonrpc import Deferred
 from sequencer.machine import Changes, ClosedBatch, ExecutedBlock, Machine
@@ -92,6 +93,7 @@ class Bench:
         self.l1: L1Side | None = None
         self.metrics = Metrics()
         self.closing = Closing(self.machine, batches, "auto", lambda: self.l1, now_ms=self.now_ms)
+        self.fees = FeeHistory(self.machine.view, 0)
         self.executor = Executor(
             self.machine,
             self.mempool,
@@ -104,6 +106,7 @@ class Bench:
             batches,
             self.closing,
             now_ms=self.now_ms,
+            on_executed=self.fees.executed,
         )
         self.inbox.on_message(self.executor.wake)
 

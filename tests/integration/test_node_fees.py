@@ -1,0 +1,112 @@
+"""What a node says about prices lately, in its own terms and in Ethereum's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sequencer.client import NodeError
+from sequencer.errors import ErrorCode
+from state.actions import Order, OrderKind, PlaceOrder, Side
+from state.fees import PARTS
+from tests.integration.node_fixture import COIN, MARKET, PRICE, USD, Running, Trader, running_node
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running_node(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def alice(node: Running) -> Trader:
+    trader = Trader(b"\x31" * 32, 0)
+    await node.open_market([trader])
+    return trader
+
+
+def bidding(trader: Trader, bid_uusd: int) -> dict[str, Any]:
+    order = Order(MARKET, Side.BUY, OrderKind.LIMIT, PRICE - USD, COIN)
+    return trader.signed(PlaceOrder(**trader.envelope(), order=order, priority_bid_uusd=bid_uusd))
+
+
+async def sent(node: Running, *transactions: Any) -> list[Any]:
+    """Receipts of transactions that went in one array."""
+    found = await node.call("straddle_sendTransactions", transactions=list(transactions))
+    return [each["receipt"] for each in found]
+
+
+async def test_history_has_what_receipts_have(node: Running, alice: Trader) -> None:
+    first = await sent(node, bidding(alice, 0))
+    later = await sent(node, *(bidding(alice, bid) for bid in (900, 400, 0)))
+    found = await node.call("straddle_feeHistory", blocks=256)
+    numbers = [block["block_number"] for block in found["blocks"]]
+    assert numbers == sorted(numbers, reverse=True)
+    by_number = {block["block_number"]: block for block in found["blocks"]}
+    receipts = [*first, *later]
+    for part in (*PARTS, "priority"):
+        name = f"{part}_uusd"
+        paid = sum(receipt["fee"][name] for receipt in receipts)
+        assert found["total"][name] == paid
+        assert sum(block["collected"][name] for block in found["blocks"]) == paid
+    assert found["total"]["transactions"] == 4
+    assert found["total"]["data_uusd"] > 0
+    assert found["eth_price_uusd"] > 0
+    block = by_number[first[0]["block_number"]]
+    units = block["execution"]["used"]
+    assert first[0]["fee"]["execution_uusd"] == -(-units * block["execution"]["price_pusd"] // 10**6)
+    size = block["bandwidth"]["used"]
+    assert first[0]["fee"]["data_uusd"] == -(-size * block["byte_price_pusd"] // 10**6)
+
+
+async def test_history_is_paged_by_number(node: Running, alice: Trader) -> None:
+    for _ in range(3):
+        await sent(node, bidding(alice, 0))
+    last = await node.call("straddle_feeHistory", blocks=1)
+    number = last["blocks"][0]["block_number"]
+    earlier = await node.call("straddle_feeHistory", blocks=2, newest=number - 1)
+    assert [each["block_number"] for each in earlier["blocks"]] == [number - 1, number - 2]
+    assert earlier["total"] == last["total"]
+    for wrong in ({"blocks": 0}, {"blocks": 257}, {"newest": -1}, {"page": 1}):
+        with pytest.raises(NodeError) as caught:
+            await node.client.call("straddle_feeHistory", wrong)
+        assert caught.value.code == ErrorCode.INVALID_PARAMS
+
+
+async def test_gas_is_an_execution_unit(node: Running, alice: Trader) -> None:
+    quote = await node.call("straddle_feeQuote", action=bidding(alice, 0)["action"])
+    assert int(await node.call("eth_gasPrice"), 16) == quote["exec_price_pusd"] * 10**6
+    assert await node.call("eth_maxPriorityFeePerGas") == "0x0"
+    receipts = []
+    for _ in range(3):
+        receipts += await sent(node, *(bidding(alice, bid) for bid in (900, 400, 300)))
+    kept = (await node.call("straddle_feeHistory", blocks=256))["blocks"]
+    history = await node.client.call("eth_feeHistory", ["0x3", "latest", [0, 50.5, 100]])
+    assert history["oldestBlock"] == hex(kept[2]["block_number"])
+    bases = [int(each, 16) for each in history["baseFeePerGas"]]
+    assert bases[:3] == [each["execution"]["price_pusd"] * 10**6 for each in kept[2::-1]]
+    assert len(bases) == 4
+    assert all(0 < ratio <= 1 for ratio in history["gasUsedRatio"])
+    units = quote["execution_units"]
+    highest = [int(row[2], 16) for row in history["reward"]]
+    for block, reward in zip(kept[2::-1], highest, strict=True):
+        paid = [it["fee"]["priority_uusd"] for it in receipts if it["block_number"] == block["block_number"]]
+        assert reward == max(paid) * 10**6 // units * 10**6
+    none = await node.client.call("eth_feeHistory", ["0x3", "latest", None])
+    assert none["reward"] is None
+    for wrong in (["0x3", "latest", [101.0]], ["0x3", "latest", [-1]], ["0x3", "latest", [1.0] * 101]):
+        with pytest.raises(NodeError) as caught:
+            await node.client.call("eth_feeHistory", wrong)
+        assert caught.value.code == ErrorCode.INVALID_PARAMS
+
+
+async def test_an_empty_node_has_prices_and_no_history(node: Running) -> None:
+    found = await node.call("straddle_feeHistory")
+    assert found["blocks"] == []
+    assert set(found["total"].values()) == {0}
+    history = await node.client.call("eth_feeHistory", ["0x4", "latest", [10.0]])
+    assert (history["gasUsedRatio"], len(history["baseFeePerGas"])) == ([], 1)
+    assert int(await node.call("eth_gasPrice"), 16) > 0
