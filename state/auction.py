@@ -14,8 +14,9 @@ s of the requirement away, and the largest share is the one that brings buffer m
     s = -B / (E - B - left * (d + fee * (1 - d)) * E)
 
 An insolvent account (E not above 0) has nothing to reward bidders from: the insurance fund fills the share's
-part of the hole and pays a reward that rises to the share's part of the requirement E - M, as far as it has
-means.
+part of the hole and pays a reward that rises to the share's part of the requirement E - M. Its means bound
+the share by the hole alone, and the reward by what is left then: who wants the positions for less may have
+them, so an account without a hole finds bidders also when the fund is empty.
 
 These are the rules of Derive's published liquidation auctions (docs.derive.xyz, "Liquidation parameters", and
 its DutchAuction contract), whose values are the defaults; there the share is of the portfolio as it was at
@@ -48,6 +49,8 @@ class Offer(NamedTuple):
     """Of a solvent auction; of an insolvent one, how far its ramp has come."""
     allowed_ppm: int
     """The largest share that may be taken now; 0: none."""
+    means_uusd: int
+    """Of the insurance fund."""
 
 
 class Price(NamedTuple):
@@ -87,14 +90,12 @@ def offer_of(
     """Of an account whose buffer margin is below 0."""
     equity, buffer = health.equity_uusd, health.buffer_uusd
     if equity <= 0:
-        ramp = ramp_ppm(parameters, elapsed_ms)
-        whole = -equity * PPM + (equity - health.maintenance_uusd) * ramp
-        allowed = min(PPM, insurance_uusd * _PPT // whole) if whole else PPM
-        return Offer(True, ramp, allowed)
+        allowed = min(PPM, insurance_uusd * PPM // -equity) if equity else PPM
+        return Offer(True, ramp_ppm(parameters, elapsed_ms), allowed, insurance_uusd)
     discount = discount_ppm(parameters, elapsed_ms)
     cost = discount * PPM + parameters.fee_ppm * (PPM - discount)
     gain = (equity - buffer) * _PPT * PPB - left_ppb * cost * equity
-    return Offer(False, discount, min(PPM, -(buffer * PPM * _PPT * PPB // gain)))
+    return Offer(False, discount, min(PPM, -(buffer * PPM * _PPT * PPB // gain)), insurance_uusd)
 
 
 def price_of(
@@ -103,8 +104,9 @@ def price_of(
     """Rounded down, but for the hole."""
     equity = health.equity_uusd
     if offer.is_insolvent:
+        hole = -(equity * share_ppm // PPM)
         reward = (equity - health.maintenance_uusd) * offer.discount_ppm * share_ppm // _PPT
-        return Price(reward, 0, -(equity * share_ppm // PPM))
+        return Price(min(reward, max(0, offer.means_uusd - hole)), 0, hole)
     worth = equity * share_ppm * left_ppb
     reward = worth * offer.discount_ppm // (_PPT * PPB)
     fee = worth * (PPM - offer.discount_ppm) * parameters.fee_ppm // (_PPT * PPM * PPB)

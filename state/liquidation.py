@@ -7,8 +7,11 @@ or one position moved each.
 - iLIQ_001 An auction is opened only for an account whose maintenance margin is below 0, at fresh prices.
 - iLIQ_002 While it is open, the account places nothing but reduce-only orders, and nothing leaves it.
 - iLIQ_003 No bid takes more than brings buffer margin back to 0 (up to 1 ppm, and an ulot of each position).
-- iLIQ_004 A bidder has initial margin for all that it has after its bid.
+- iLIQ_004 A bidder has initial margin, at fresh prices, for all that it has after its bid.
 - iLIQ_005 The insurance fund pays only what it has.
+- iLIQ_008 While the account's prices are fresh and nothing of it waits for settlement, an auction goes on: by
+  EndAuction, by a bid whose hole the fund can fill, or against those who profit. What has none of these waits
+  for money, for a price, or for the end of what it holds.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ from state.leaves import (
     System,
     Task,
 )
-from state.margin import Changes, requirement
+from state.margin import Changes, demand_fresh, requirement
 from state.positions import notional_of
 from state.seizure import (
     Holding,
@@ -202,11 +205,13 @@ def check_bid(view: StateView, block: BlockContext, action: Bid, bidder: Account
         raise Rejected(
             RejectCode.BID_REWARD, reward_uusd=price.reward_uusd, min_reward_uusd=action.min_reward_uusd
         )
-    _check_bidder(view, action, bidder, bidder.cash_uusd - fee + price.reward_uusd, cash)
+    _check_bidder(view, block, action, bidder, bidder.cash_uusd - fee + price.reward_uusd, cash)
     return BidPlan(kind_of(standing), offer, price)
 
 
-def _check_bidder(view: StateView, action: Bid, bidder: Account, bidder_cash: int, cash: int) -> None:
+def _check_bidder(
+    view: StateView, block: BlockContext, action: Bid, bidder: Account, bidder_cash: int, cash: int
+) -> None:
     """Whether bidder and bounds allow all of its positions to move. Raises Rejected."""
     parameters: Parameters = view.get(PARAMETERS_KEY)
     positions = bidder.positions
@@ -224,6 +229,7 @@ def _check_bidder(view: StateView, action: Bid, bidder: Account, bidder_cash: in
         raise Rejected(RejectCode.NUMBER_OUT_OF_RANGE)
     if positions > parameters.max_positions:
         raise Rejected(RejectCode.TOO_MANY_POSITIONS, limit=parameters.max_positions)
+    demand_fresh(view, block, action.account, changes)
     equity, initial = requirement(view, action.account, bidder_cash, changes)
     if equity < initial:
         raise Rejected(RejectCode.INSUFFICIENT_MARGIN, needed_uusd=initial, available_uusd=equity)

@@ -45,7 +45,7 @@ def test_a_solvent_offer_by_hand() -> None:
     """B = -725, E = 1000, d = 5 %, fee 10 %: s = 725 / (1725 - (0.05 + 0.095) 1000) = 0.45886."""
     health = health_of(1_000_000, -500_000, DEFAULTS)
     offer = offer_of(health, DEFAULTS, 0, WHOLE, 0)
-    assert offer == (False, 50_000, 458_861)
+    assert offer == (False, 50_000, 458_861, 0)
     price = price_of(health, DEFAULTS, offer, WHOLE, 200_000)
     assert price == (10_000, 19_000, 0)
     assert price_of(health, DEFAULTS, offer, WHOLE // 2, 200_000) == (5_000, 9_500, 0)
@@ -55,13 +55,27 @@ def test_an_insolvent_offer_by_hand() -> None:
     """E = -100, M = -300: the requirement is 200; after 15 minutes the reward is a quarter of it."""
     health = health_of(-100_000, -300_000, DEFAULTS)
     offer = offer_of(health, DEFAULTS, 15 * MINUTE_MS, WHOLE, 10**9)
-    assert offer == (True, 250_000, 1_000_000)
+    assert offer == (True, 250_000, 1_000_000, 10**9)
     assert price_of(health, DEFAULTS, offer, WHOLE, 500_000) == (25_000, 0, 50_000)
-    assert offer_of(health, DEFAULTS, 15 * MINUTE_MS, WHOLE, 75_000).allowed_ppm == 500_000
     assert offer_of(health, DEFAULTS, 15 * MINUTE_MS, WHOLE, 0).allowed_ppm == 0
-    assert offer_of(Health(0, -7, -8), DEFAULTS, 0, WHOLE, 0).allowed_ppm == 1_000_000, (
-        "costs the fund nothing"
-    )
+
+
+def test_a_fund_of_little_means_fills_the_hole_first() -> None:
+    """It has 75 of 100, and would owe a reward of 25 for a half."""
+    health = health_of(-100_000, -300_000, DEFAULTS)
+    offer = offer_of(health, DEFAULTS, 15 * MINUTE_MS, WHOLE, 75_000)
+    assert offer.allowed_ppm == 750_000
+    assert price_of(health, DEFAULTS, offer, WHOLE, 500_000) == (25_000, 0, 50_000)
+    assert price_of(health, DEFAULTS, offer, WHOLE, 600_000) == (15_000, 0, 60_000)
+    assert price_of(health, DEFAULTS, offer, WHOLE, 750_000) == (0, 0, 75_000)
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+def test_without_a_hole_everything_may_be_taken_for_nothing(minutes: int) -> None:
+    """iLIQ_008."""
+    offer = offer_of(Health(0, -7, -8), DEFAULTS, minutes * MINUTE_MS, WHOLE, 0)
+    assert offer.allowed_ppm == 1_000_000
+    assert price_of(Health(0, -7, -8), DEFAULTS, offer, WHOLE, 1_000_000) == (0, 0, 0)
 
 
 def test_what_is_seized_is_rounded_away_from_zero() -> None:

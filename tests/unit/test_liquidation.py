@@ -259,6 +259,23 @@ def test_a_bidder_in_auction_is_refused_and_so_is_one_with_too_many_positions() 
     must_reject_act(exchange, RejectCode.TOO_MANY_POSITIONS, Bid, RICH, **fields)
 
 
+def test_a_bidder_s_own_prices_must_be_fresh() -> None:
+    """iLIQ_004: what it holds elsewhere may be worth nothing by now."""
+    exchange = standard_exchange(3, 2)
+    assert exchange.deposit(owner_address(9), 250 * USD) == POOR
+    for buyer, market in ((POOR, 1), (RICH, 2)):
+        exchange.place(SHORT, market, Side.SELL, market * 1_000 * USD, COIN)
+        exchange.place(buyer, market, Side.BUY, market * 1_000 * USD, COIN)
+    report(exchange, 900, after_ms=61_000)
+    exchange.act(StartAuction, OTHER, liquidated=POOR)
+    fields = {"liquidated": POOR, "share_ppm": 1_000, "min_reward_uusd": 0}
+    must_reject_act(exchange, RejectCode.ORACLE_STALE, Bid, RICH, **fields)
+    exchange.report({"C2": 2_000 * USD, "C2-PERPETUAL": 2_000 * USD})
+    exchange.now_ms += 1
+    bid(exchange, 1_000)
+    bid(exchange, 1_000, OTHER)
+
+
 def test_a_bid_closes_what_the_bidder_holds_on_the_other_side() -> None:
     exchange = in_auction()
     cash = exchange.account(SHORT).cash_uusd
