@@ -26,6 +26,7 @@ from state.fees import charge
 from state.leaves import Market
 from state.margin import Margin
 from state.pricing import mark_of
+from state.risk_fees import risk_uusd
 from state.rules import rule_of, use_of
 from state.transition import simulate
 from state.typed_data import typed_data
@@ -267,7 +268,8 @@ class TransactionApi:
         market = fee_market.coming(machine.view, now_ms - machine.system.timestamp_ms)
         l1_price = l1_market.coming(machine.view, now_ms)
         units, leaves = use_of(action, rule_of(action))
-        parts = charge(l1_price.price_pusd, market, units, leaves, len(encoded), 0)
+        risk = risk_uusd(machine.view, action)
+        parts = charge(l1_price.price_pusd, market, units, leaves, len(encoded), risk)
         fee = sum(parts)
         return FeeQuote(
             fee,

@@ -30,24 +30,27 @@ from state.fixed import exp2_fraction_x62
 from state.fixed_tables import LOG2E_X80
 from state.keys import FEE_MARKET_KEY, FEE_TERMS_KEY, PARAMETERS_KEY
 from state.leaves import FeeMarket, FeeTerms, Parameters, Progress
-from state.units import MS_PER_S
+from state.units import MS_PER_S, PPM
 from state.view import StateView
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
 MAX_TARGET: Final = 10**12
 MAX_PUSD: Final = 10**15
+MAX_RISK_PPM: Final = 10_000
+MIN_WINDOW_S: Final = 60
 MAX_INERTIA_S: Final = 86_400
 MAX_BURST: Final = 1_000
 MAX_EXPONENT_MILLI: Final = 9_210
 """A price stays below 10,000 times its minimum."""
 _MILLI: Final = 1_000
+_DEFAULTS: Final = FeeTerms()
 
 
 def terms_of(view: StateView) -> FeeTerms:
     """What the governor set, or the defaults."""
     terms: FeeTerms | None = view.get(FEE_TERMS_KEY)
-    return FeeTerms() if terms is None else terms
+    return _DEFAULTS if terms is None else terms
 
 
 def check_fee_terms(terms: FeeTerms) -> None:
@@ -60,6 +63,13 @@ def check_fee_terms(terms: FeeTerms) -> None:
         "inertia_s": 0 < terms.inertia_s <= MAX_INERTIA_S,
         "burst": 0 < terms.burst <= MAX_BURST,
         "most_exponent_milli": terms.most_exponent_milli <= MAX_EXPONENT_MILLI,
+    }
+    good |= {
+        "open_interest_uusd": terms.open_interest_uusd > 0,
+        "risk": max(terms.risk_ppm, terms.risk_dated_ppm, terms.risk_most_ppm) <= MAX_RISK_PPM,
+        "volatility_ppm": terms.volatility_ppm > 0,
+        "variance_window_s": MIN_WINDOW_S <= terms.variance_window_s <= MAX_INERTIA_S,
+        "fund_target_ppm": terms.fund_target_ppm <= PPM,
     }
     for field, is_good in good.items():
         if not is_good:

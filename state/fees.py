@@ -32,18 +32,20 @@ RESTING_LEAVES: Final = 2
 PARTS: Final = ("data", "bandwidth", "execution", "growth", "finality", "risk")
 Parts = tuple[int, int, int, int, int, int]
 """In uusd, in the order of `PARTS`."""
+_UP: Final = PUSD_PER_UUSD - 1
+"""Added before a division, rounds up."""
 
 
 def charge(
     byte_price_pusd: int, market: FeeMarket, units: int, leaves: int, size_bytes: int, risk_uusd: int
 ) -> Parts:
     """What a transaction costs that takes so much; `byte_price_pusd` is L1's."""
-    proof = units * market.proof_unit_pusd + size_bytes * market.finality_byte_pusd
+    finality = units * market.proof_unit_pusd + size_bytes * market.finality_byte_pusd
     return (
-        -(-size_bytes * byte_price_pusd // PUSD_PER_UUSD),
-        -(-size_bytes * market.data_pusd // PUSD_PER_UUSD),
-        -(-units * market.execution_pusd // PUSD_PER_UUSD),
-        -(-leaves * market.growth_pusd // PUSD_PER_UUSD),
-        -(-proof // PUSD_PER_UUSD),
+        (size_bytes * byte_price_pusd + _UP) // PUSD_PER_UUSD,
+        (size_bytes * market.data_pusd + _UP) // PUSD_PER_UUSD,
+        (units * market.execution_pusd + _UP) // PUSD_PER_UUSD,
+        (leaves * market.growth_pusd + _UP) // PUSD_PER_UUSD,
+        (finality + _UP) // PUSD_PER_UUSD,
         risk_uusd,
     )

@@ -55,6 +55,7 @@ FEE_MARKET: Final = 0x2B
 PRIORITY: Final = 0x2C
 L1_TERMS: Final = 0x2D
 L1_PRICE: Final = 0x2E
+INDEX_VARIANCE: Final = 0x2F
 
 MAX_U64: Final = 2**64 - 1
 
@@ -104,7 +105,7 @@ _cleanup_triggers = Struct(">BBQI18x").pack
 
 
 def name_key(kind: int, name: str) -> bytes:
-    """Key of a leaf found by name (MARKET_NAME, FEED, RATE, SURFACE); names are 1 to 31 bytes of ASCII."""
+    """Key of a leaf found by name (MARKET_NAME, FEED, RATE, SURFACE, INDEX_VARIANCE): 1 to 31 ASCII bytes."""
     return (bytes([kind]) + name.encode("ascii")).ljust(32, b"\0")
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from state import keys
 from state.leaves_account import Account, Extras, Position, Protection, SessionKey, Withdrawal
 from state.leaves_base import FixedLeaf, Leaf, Marker
-from state.leaves_fees import FeeMarket, FeeTerms, L1Price, L1Terms
+from state.leaves_fees import FeeMarket, FeeTerms, IndexVariance, L1Price, L1Terms
 from state.leaves_liquidation import Auction, AuctionKind, LiquidationParameters, Liquidations
 from state.leaves_market import (
     Due,
@@ -50,6 +50,7 @@ __all__ = [
     "FeeTerms",
     "Feed",
     "FixedLeaf",
+    "IndexVariance",
     "Instrument",
     "Kind",
     "L1Price",
@@ -129,6 +130,7 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.PRIORITY: PriorityTerms,
     keys.L1_TERMS: L1Terms,
     keys.L1_PRICE: L1Price,
+    keys.INDEX_VARIANCE: IndexVariance,
 }
 
 

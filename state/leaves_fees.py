@@ -18,7 +18,7 @@ class FeeTerms(FixedLeaf):
     The minimum price of an execution unit is `Parameters.exec_price_pusd`.
     """
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q Q Q I I I")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q Q Q Q Q Q I I I Q I I I I I I")
 
     execution_target: int = 100_000
     """Execution units a second: above it the price rises, below it falls."""
@@ -40,6 +40,20 @@ class FeeTerms(FixedLeaf):
     """Use counts as at most so many times the target."""
     most_exponent_milli: int = 6_908
     """No price is above its minimum times e to this many thousandths."""
+    open_interest_uusd: int = 10**15
+    """Of a market; at it the rate on risk has risen by once its base."""
+    risk_ppm: int = 1
+    """Rate on the worst loss that orders in perpetuals add, before anything raises it."""
+    risk_dated_ppm: int = 0
+    """On what actions that trade dated instruments add to the initial requirement."""
+    risk_most_ppm: int = 10
+    """No rate is above it, but for a base that is."""
+    volatility_ppm: int = 800_000
+    """A year; at it the rate has risen by once its base."""
+    variance_window_s: int = 3_600
+    """Over which squared moves are averaged."""
+    fund_target_ppm: int = 10_000
+    """Of a market's open interest: an insurance fund below it raises the rate."""
 
 
 @dataclass
@@ -141,3 +155,13 @@ class L1Price(FixedLeaf):
     target_pusd: int
     """What the price would be without the slot's bounds."""
     price_pusd: int
+
+
+@dataclass
+class IndexVariance(FixedLeaf):
+    """How much an index moves: an exponential average of its squared moves (`risk_fees`)."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">Q")
+
+    ppb2_per_s: int = 0
+    """Squared billionths, by second."""

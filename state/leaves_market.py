@@ -78,7 +78,7 @@ class MarketName(FixedLeaf):
 class Market(FixedLeaf):
     """What moves in an instrument: its mark, funding, open interest and the batch's reference price."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q q q q Q q Q Q Q Q q")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q q q q Q q Q Q Q Q q Q Q")
 
     mark_uusd: int
     """0 before the first oracle update."""
@@ -103,6 +103,10 @@ class Market(FixedLeaf):
     """Mark in ticks when that batch first used the market."""
     priority_pot_uusd: int = 0
     """From bids for places in blocks, for the makers of later fills (`priority`)."""
+    risk_long: int = 0
+    """Of a perpetual, made with its mark: what risk of a long ulot costs (`risk_fees`), in 10^-12 uusd."""
+    risk_short: int = 0
+    """Of a short one."""
 
 
 @dataclass

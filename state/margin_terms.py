@@ -74,6 +74,9 @@ class Grids:
         self.up: int = max(0, *moves)
         """The largest damped move of the spot, x112; and down."""
         self.down: int = max(0, *[-move for move in moves])
+        self.up_ppm: int = -(-self.up * PPM >> 2 * BITS)
+        """The same in millionths, rounded up."""
+        self.down_ppm: int = -(-self.down * PPM >> 2 * BITS)
         self.im_factor: int = parameters.im_factor
         self.mm_factor: int = parameters.mm_factor
         self.mm_perp: int = parameters.mm_perp

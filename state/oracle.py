@@ -48,6 +48,7 @@ from state.leaves import (
     Task,
 )
 from state.pricing import PICO, heartbeat_ms, reprice, volatility_ppb
+from state.risk_fees import note_mark, note_move
 from state.triggers import fire_in_expiry, fire_on_feed, has_room
 from state.units import (
     MAX_EXPIRIES,
@@ -301,7 +302,9 @@ def feed_step(view: StateView, block: BlockContext, progress: Progress, update: 
     reported = feeds[progress.operation]
     key = _key(reported)
     feed: AnyFeed = view.get(key)
+    before_uusd = before_ms = 0
     if isinstance(feed, Feed):
+        before_uusd, before_ms = feed.value_uusd, feed.timestamp_ms
         if feed.expiry == 0:
             parameters: Parameters = view.get(PARAMETERS_KEY)
             max_age_ms = heartbeat_ms(feed, parameters)
@@ -326,6 +329,9 @@ def feed_step(view: StateView, block: BlockContext, progress: Progress, update: 
         market: MarketName | None = view.get(name_key(MARKET_NAME, reported.name))
         if market is not None:
             update_mark(view, block, market.market, feed.value_uusd, feed.timestamp_ms)
+            note_mark(view, market.market)
+        elif before_uusd:
+            note_move(view, reported.name, before_uusd, feed.value_uusd, feed.timestamp_ms - before_ms)
     progress.operation += 1
     if progress.operation == len(feeds):
         progress.operation = 0

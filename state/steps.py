@@ -61,6 +61,7 @@ from state.oracle import check_update, feed_step, pricing_step, trigger_step
 from state.orders import check_units, instrument_of
 from state.pricing import mark_of
 from state.priority import lend_back, market_of, release, settle, take_again
+from state.risk_fees import risk_uusd
 from state.rules import ORACLE_CLASS, priced_of, rule_of, use_of
 from state.series import list_step
 from state.units import MAX_DUE_STEPS, MAX_SWITCHES
@@ -242,7 +243,7 @@ def _begin_action(
     market: FeeMarket = view.get(FEE_MARKET_KEY)
     size_bytes = len(encoded)
     units, leaves = use_of(action, rule)
-    parts = charge(l1_price.price_pusd, market, units, leaves, size_bytes, 0)
+    parts = charge(l1_price.price_pusd, market, units, leaves, size_bytes, risk_uusd(view, action))
     fee = sum(parts)
     order_class, bid = rule.order_class, action.priority_bid_uusd
     lent = lend_back(view, progress, order_class, bid) if progress.bidder else 0

@@ -10,7 +10,7 @@ import pytest
 from state.actions import Transaction
 from state.conservation import conservation
 from state.errors import RejectCode, Rejected
-from tools.exchange import Exchange
+from tools.exchange import USD, Exchange
 
 
 def must_reject(exchange: Exchange, code: RejectCode, transaction: Transaction) -> Rejected:
@@ -44,3 +44,10 @@ def ending(call: Callable[[], Any]) -> tuple[int, int, int, int]:
 def assert_conserved(exchange: Exchange) -> None:
     """iMONEY_001, iMONEY_002."""
     assert conservation(exchange.leaves().items()) == 0
+
+
+def free_of_risk_fees(exchange: Exchange) -> None:
+    """No fee on risk from now on; the first market's mark is 1,000."""
+    exchange.set_fees(risk_ppm=0)
+    exchange.now_ms += 1
+    exchange.report({"C1": 1_000 * USD, "C1-PERPETUAL": 1_000 * USD})

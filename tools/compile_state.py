@@ -25,8 +25,8 @@ MODULES = """
 accounts book cache codec codec_decode codec_format context eip712 expiry_books expiry_sums extras fees
 holdings keys leaves leaves_account leaves_base leaves_fees leaves_liquidation leaves_market leaves_orders
 leaves_pricing leaves_priority leaves_system margin margin_parts margin_terms matching operations orders
-overlay portfolio positions pricing protection rules signatures steps transition trigger_book units view tree
-tree_forest tree_regroup recorder
+overlay portfolio positions pricing protection recorder risk_fees rules signatures steps transition tree
+tree_forest tree_regroup trigger_book units view
 """.split()  # noqa: SIM905 - shorter to read
 """What runs for each order, and the tree. Not what runs seldom, since each costs a second of compiling; not
 what does I/O; and not actions and results of blocks: those are C already by msgspec, which decodes them by

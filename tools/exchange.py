@@ -32,7 +32,7 @@ from state.cache import CachedState, MemorySource
 from state.genesis import genesis_leaves
 from state.hashing import keccak
 from state.keys import PARAMETERS_KEY, SYSTEM_KEY, account_key, market_key, position_key
-from state.leaves import Account, Instrument, Market, Parameters, Position, Publishers, System
+from state.leaves import Account, FeeTerms, Instrument, Market, Parameters, Position, Publishers, System
 from state.transition import BlockExecution, next_batch, open_batch
 from state.units import PPM
 
@@ -158,6 +158,10 @@ class Exchange:
     def set_publishers(self, quorum: int = 2, addresses: Sequence[bytes] = PUBLISHERS) -> None:
         leaf = Publishers(quorum, tuple(addresses))
         self.messages(L1Message(MessageKind.SET_PUBLISHERS, VAULT, 0, leaf.encode()))
+
+    def set_fees(self, **terms: int) -> None:
+        """The governor's terms of fees: the defaults but for these."""
+        self.messages(L1Message(MessageKind.SET_FEES, VAULT, 0, FeeTerms(**terms).encode()))
 
     def update(self, prices: dict[str, int], publishers: Sequence[bytes] = PUBLISHERS) -> Transaction:
         """An oracle update in which all publishers report the same prices now."""

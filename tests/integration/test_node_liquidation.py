@@ -14,10 +14,10 @@ from sequencer.keeper import Keeper
 from sequencer.signing import SecretKey
 from state import keys
 from state.actions import Bid, EndAuction, Side
-from state.block import BlockHeader
+from state.block import BlockHeader, L1Message, MessageKind
 from state.eip712 import header_hash
 from state.hashing import keccak
-from state.leaves import Account, Feed, System
+from state.leaves import Account, Feed, FeeTerms, System
 from state.proofs import AbsenceProof, MembershipProof, verify_absence, verify_membership
 from tests.integration.node_fixture import COIN, PRICE, USD, Running, Trader, running_node
 
@@ -30,9 +30,16 @@ def traders() -> list[Trader]:
 
 
 async def leveraged(node: Running, all_of_them: list[Trader]) -> Trader:
-    """The third is long 60 coins against the second, with a million of its own."""
+    """The third is long 60 coins against the second, with a million of its own; risk costs nothing, so that
+    the insurance fund is empty."""
     _, seller, buyer, _ = all_of_them
     await node.open_market(all_of_them)
+    machine = node.node.opened.machine
+    before = machine.system.inbox_next
+    free = L1Message(MessageKind.SET_FEES, bytes(20), 1, FeeTerms(risk_ppm=0).encode())
+    await node.node.inbox.put([free], 1)
+    await node.until(lambda: machine.system.inbox_next > before)
+    await node.send_prices(PRICE)
     await node.send(seller.order(Side.SELL, PRICE, 60 * COIN))
     filled = await node.send(buyer.order(Side.BUY, PRICE, 60 * COIN))
     assert filled["operations"][0]["filled_ulots"] == 60 * COIN

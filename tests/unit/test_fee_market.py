@@ -195,7 +195,8 @@ def test_parts_by_hand(exchange: Exchange) -> None:
     result = exchange.send(exchange.sign(limit(exchange, 900)))
     assert len(result.fee_parts) == 6
     assert sum(result.fee_parts) == result.fee_uusd == before - exchange.account(1).cash_uusd
-    assert exchange.system.fees_uusd == fees + result.fee_uusd
+    assert exchange.system.fees_uusd == fees + sum(result.fee_parts[:5])
+    assert exchange.system.insurance_uusd == result.fee_parts[5] > 0
     assert_conserved(exchange)
 
 
@@ -245,6 +246,14 @@ def test_terms_hold_from_the_next_block_on(exchange: Exchange) -> None:
         {"burst": 0},
         {"burst": 1_001},
         {"most_exponent_milli": 9_211},
+        {"open_interest_uusd": 0},
+        {"risk_ppm": 10_001},
+        {"risk_dated_ppm": 10_001},
+        {"risk_most_ppm": 10_001},
+        {"volatility_ppm": 0},
+        {"variance_window_s": 59},
+        {"variance_window_s": 86_401},
+        {"fund_target_ppm": 10**6 + 1},
     ],
 )
 def test_bad_terms_change_nothing(exchange: Exchange, changes: dict[str, int]) -> None:

@@ -21,7 +21,7 @@ from state.block import L1Message, LiquidationChange, MessageKind, OrderEnd
 from state.errors import RejectCode
 from state.keys import LIQUIDATION_KEY, account_key, auction_key
 from state.leaves import Auction, AuctionKind, LiquidationParameters
-from tests.exchange_checks import assert_conserved, must_reject_act
+from tests.exchange_checks import assert_conserved, free_of_risk_fees, must_reject_act
 from tests.liquidations import auction, health_of_account
 from tools.exchange import COIN, USD, VAULT, Exchange, order, owner_address, standard_exchange
 
@@ -31,8 +31,9 @@ HOUR_MS = 3_600_000
 
 
 def leveraged(cash_uusd: int = 250 * USD) -> Exchange:
-    """Account 4 is long one coin from 1000 against account 1."""
+    """Account 4 is long one coin from 1000 against account 1; nothing has come into the insurance fund."""
     exchange = standard_exchange(3)
+    free_of_risk_fees(exchange)
     assert exchange.deposit(owner_address(9), cash_uusd) == POOR
     exchange.place(SHORT, 1, Side.SELL, 1_000 * USD, COIN)
     exchange.place(POOR, 1, Side.BUY, 1_000 * USD, COIN)

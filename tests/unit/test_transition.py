@@ -32,7 +32,7 @@ from state.keys import FEE_MARKET_KEY, L1_PRICE_KEY, session_key_key, withdrawal
 from state.leaves import FeeMarket, Withdrawal
 from state.transition import simulate
 from state.units import MAX_DEADLINE_AHEAD_S, MAX_NONCE
-from tests.exchange_checks import assert_conserved, must_reject, must_reject_act
+from tests.exchange_checks import assert_conserved, free_of_risk_fees, must_reject, must_reject_act
 from tools.exchange import COIN, USD, Exchange, owner_address, standard_exchange
 
 KEY = b"\x77" * 20
@@ -232,9 +232,9 @@ def test_fee_is_units_and_bytes_and_is_collected(exchange: Exchange) -> None:
     with exchange.block() as execution:
         result = execution.execute(exchange.sign(place(exchange)))
         size = len(execution.block.encoded[-1])
-    assert result.fee_uusd == fee_of(exchange, 14, 2, size) > 0
+    assert result.fee_uusd - result.fee_parts[-1] == fee_of(exchange, 14, 2, size) > 0
     assert exchange.account(1).cash_uusd == cash - result.fee_uusd
-    assert exchange.system.fees_uusd == result.fee_uusd
+    assert exchange.system.fees_uusd + exchange.system.insurance_uusd == result.fee_uusd
     assert_conserved(exchange)
 
 
@@ -249,7 +249,7 @@ def test_units_of_a_bulk_action_are_those_of_its_operations(exchange: Exchange) 
     with exchange.block() as execution:
         result = execution.execute(exchange.sign(BulkOrders(**exchange.envelope(1), **fields)))
         size = len(execution.block.encoded[-1])
-    assert result.fee_uusd == fee_of(exchange, 4 + 2 * 3 + 12 + 10 + 2 * 6, 6, size)
+    assert result.fee_uusd - result.fee_parts[-1] == fee_of(exchange, 4 + 2 * 3 + 12 + 10 + 2 * 6, 6, size)
 
 
 def test_fee_above_max(exchange: Exchange) -> None:
@@ -344,6 +344,7 @@ def test_withdraw_writes_a_leaf_that_l1_pays(exchange: Exchange) -> None:
 
 
 def test_withdrawal_must_leave_initial_margin(exchange: Exchange) -> None:
+    free_of_risk_fees(exchange)
     exchange.place(1, 1, Side.BUY, 1_000 * USD, 100 * COIN)
     refusal = must_reject_act(
         exchange, RejectCode.INSUFFICIENT_MARGIN, Withdraw, 1, recipient=KEY, amount_uusd=979_000 * USD

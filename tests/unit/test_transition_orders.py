@@ -25,7 +25,7 @@ from state.keys import instrument_key, order_book_prefix, parse_order_key
 from state.leaves import Instrument
 from state.margin import Margin, margin
 from state.units import MAX_FILL_OR_KILL_MAKERS, MAX_MAKERS_PER_ORDER
-from tests.exchange_checks import assert_conserved, ending, must_reject_act
+from tests.exchange_checks import assert_conserved, ending, free_of_risk_fees, must_reject_act
 from tools.exchange import COIN, USD, VAULT, Exchange, owner_address, standard_exchange
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -232,6 +232,7 @@ def test_limits_of_an_account() -> None:
 
 def test_notional_is_bounded() -> None:
     exchange = standard_exchange(1, max_size_ulots=10**15)
+    free_of_risk_fees(exchange)
     must_reject_order(exchange, RejectCode.NOTIONAL_TOO_LARGE, BUY, LIMIT, PRICE, 10**14 + 10**8)
 
 
