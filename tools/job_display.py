@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from tools.expiry_scene import Settled
+from tools.job_fees import JobFees
 from tools.option_desk import OptionDesk
 from tools.option_takers import OptionTakers
 from tools.order_sender import Tally
@@ -28,7 +29,6 @@ class Progress:
     status: dict[str, Any] = field(default_factory=dict)
     verified: dict[int, dict[str, Any]] = field(default_factory=dict)
     mismatched: int = 0
-    l1_spent_wei: int = 0
     withdrawals_paid: int = 0
     conservation_ok: bool = False
     tally: Tally | None = None
@@ -37,6 +37,8 @@ class Progress:
     takers: OptionTakers | None = None
     block_trades: int = 0
     liquidations: int = 0
+    fees: JobFees | None = None
+    """None before the node runs."""
     settled: Settled | None = None
     """None before the expiry, and where time cannot travel to it."""
 
@@ -104,7 +106,8 @@ class Display:
                 ("blocks", f"{status['block_number']:,}"),
                 ("batches closed/posted/final", _slashed(status, "committed", "posted", "finalized")),
             ]
-        facts.append(("L1 spend", f"{progress.l1_spent_wei / 10**18:.6f} ETH"))
+        if progress.fees is not None:
+            facts += progress.fees.facts(tally.orders if tally else 0)
         facts.append(("roots verified", f"{len(progress.verified):,}"))
         return facts
 
@@ -128,7 +131,7 @@ class Display:
         grid = Table.grid(padding=(0, 2))
         for name, value in self._facts():
             grid.add_row(name, value)
-        return Panel(grid, title="Straddle", subtitle=self._progress.stage, width=72)
+        return Panel(grid, title="Straddle", subtitle=self._progress.stage, width=92)
 
 
 def _shown(value: Any) -> str:

@@ -18,6 +18,7 @@ from state.leaves import System
 from state.signatures import address_of
 from tools.devnet import Devnet
 from tools.job_display import Progress
+from tools.job_fees import PosterSpend, look
 from tools.market import Trader
 from tools.order_sender import OrderSender
 from tools.services import ServiceFailed
@@ -29,7 +30,15 @@ SETTLE_TIMEOUT_S = 180
 class Settlement:
     """Each step tells in `progress` what it does, and what has come of it."""
 
-    def __init__(self, devnet: Devnet, client: NodeClient, sender: OrderSender, progress: Progress) -> None:
+    def __init__(
+        self,
+        devnet: Devnet,
+        client: NodeClient,
+        sender: OrderSender,
+        spend: PosterSpend,
+        progress: Progress,
+    ) -> None:
+        self._spend = spend
         self._devnet = devnet
         self._client = client
         self._sender = sender
@@ -100,6 +109,7 @@ class Settlement:
         bytes_posted = sum(batch["data_bytes"] for batch in progress.verified.values())
         gas = await self._gas_of_batches()
         settled = progress.settled
+        fees = progress.fees = await look(self._client, self._spend)
         return {
             "orders": tally.orders,
             "rejected": tally.rejected,
@@ -120,6 +130,7 @@ class Settlement:
             "l1_gas_total": gas,
             "l1_gas_per_order": round(gas / max(tally.orders, 1), 1),
             "batch_bytes_per_order": round(bytes_posted / max(tally.orders, 1), 1),
+            **fees.summary(tally.orders),
         }
 
     async def _gas_of_batches(self) -> int:

@@ -37,6 +37,7 @@ from tools.expiry_scene import see_expiry
 from tools.flow import Flow, Listed
 from tools.job_clock import JobClock
 from tools.job_display import Display, Progress
+from tools.job_fees import PosterSpend, look
 from tools.job_oracle import MarketSource, Publishers, log_to, reported
 from tools.job_settings import Settings
 from tools.job_settlement import Settlement, held, within
@@ -55,7 +56,8 @@ SYNTHETIC_TRADES = 3_000
 SYNTHETIC_SEED = 1
 FAVOURITE = "BTC"
 """Options are on it if the tape trades it, and there is no chain that says otherwise."""
-TAKERS = 8
+TAKERS_BIDS_UUSD = (0, 0, 0, 0, 0, 500, 1_000, 2_000)
+"""For each taker, what it bids for a place in a block at most."""
 DEPOSIT_UUSD = 50_000_000 * 10**6
 START_TIMEOUT_S = 90
 SCENES_TIMEOUT_S = 120
@@ -109,7 +111,7 @@ class Job:
         self._prices[sliding.underlying] = liquidation_scene.PRICE_UUSD
         cast = Cast(
             {name: Trader(f"maker {name}") for name in self._specs},
-            [Trader(f"taker {number}") for number in range(TAKERS)],
+            [Trader(f"taker {number}", bid_uusd=bid) for number, bid in enumerate(TAKERS_BIDS_UUSD)],
             Trader("option desk"),
             Trader("over-leveraged"),
             Trader("keeper"),
@@ -124,7 +126,7 @@ class Job:
     async def _run_on(self, devnet: Devnet, cast: Cast, specs: list[MarketSpec]) -> dict[str, Any]:
         self.progress.stage = "starting node and verifier"
         poster = address_of(devnet.poster_secret)
-        balance_wei = await devnet.client.balance(poster)
+        spend = PosterSpend(devnet.client, poster, await devnet.client.balance(poster))
         config = RUN_DIR / "node.toml"
         config.write_text(node_config(devnet, RUN_DIR / "node", *self._ports))
         log, verifier_log = RUN_DIR / "node.log", RUN_DIR / "verifier.log"
@@ -135,7 +137,7 @@ class Job:
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._watch, (node, log), (verifier, verifier_log))
-            nursery.start_soon(self._watch_spend, devnet, poster, balance_wei)
+            nursery.start_soon(self._watch_fees, spend)
             source = MarketSource(self._prices, self._underlying, self._smile)
             nursery.start_soon(Publishers(source, devnet.publishers, self._url, self._clock).run)
             await self._open(devnet, cast, client)
@@ -145,7 +147,7 @@ class Job:
             markets = {spec.underlying: Listed(number, spec) for number, spec in enumerate(specs, start=1)}
             await self._trade(cast, sender, markets)
             await self._expire(devnet, cast, client)
-            summary = await Settlement(devnet, client, sender, self.progress).run(cast.takers[0])
+            summary = await Settlement(devnet, client, sender, spend, self.progress).run(cast.takers[0])
             self._report(summary)
             if self.settings.duration_s is None:
                 await self._serve(devnet.l1_url)
@@ -247,11 +249,11 @@ class Job:
                 self.display.refresh()
                 await trio.sleep(0.25)
 
-    async def _watch_spend(self, devnet: Devnet, poster: bytes, balance_wei: int) -> None:
-        """What the poster has paid: what it had before the node started, less what is left."""
-        while True:
-            self.progress.l1_spent_wei = balance_wei - await devnet.client.balance(poster)
-            await trio.sleep(1)
+    async def _watch_fees(self, spend: PosterSpend) -> None:
+        async with NodeClient(self._url) as client:
+            while True:
+                self.progress.fees = await look(client, spend)
+                await trio.sleep(1)
 
     async def _serve(self, l1_url: str) -> None:
         """The desk quotes what is left, so that there is something to trade by hand."""

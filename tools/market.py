@@ -79,6 +79,8 @@ class Trader:
     secret: bytes = field(repr=False, default=b"")
     account: int = 0
     nonce: int = 0
+    bid_uusd: int = 0
+    """For the place in a block, with every action."""
 
     def __post_init__(self) -> None:
         self.secret = keccak(b"straddle devnet trader " + self.name.encode())
@@ -160,6 +162,7 @@ def round_actions(
             "nonce": trader.next_nonce(),
             "deadline_s": now_s + DEADLINE_S,
             "max_fee_uusd": MAX_FEE_UUSD,
+            "priority_bid_uusd": trader.bid_uusd,
         }
 
     actions: list[tuple[Trader, Action]] = [

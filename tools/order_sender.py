@@ -76,6 +76,7 @@ class OrderSender:
             "nonce": trader.next_nonce(),
             "deadline_s": self.clock() // 1_000 + DEADLINE_S,
             "max_fee_uusd": MAX_FEE_UUSD,
+            "priority_bid_uusd": trader.bid_uusd,
         }
 
     def signed(self, trader: Trader, action: Action) -> dict[str, Any]:

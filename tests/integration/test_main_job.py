@@ -12,6 +12,7 @@ import pytest
 
 from l1_bridge.anvil import AnvilMissing, find_anvil
 from tools.job_settlement import held
+from tools.main_job import TAKERS_BIDS_UUSD
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
@@ -34,6 +35,11 @@ FIELDS = {
     "l1_gas_total",
     "l1_gas_per_order",
     "batch_bytes_per_order",
+    "fee_data_per_order",
+    "fee_exec_per_order",
+    "fee_risk_per_order",
+    "priority_paid",
+    "operator_pnl",
 }
 
 
@@ -63,7 +69,7 @@ def anvil_is_there() -> bool:
 def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) -> None:
     tape = tmp_path / "BTCUSDT-trades.csv"
     rows = [
-        f"{n},{61_000 + n % 7},0.0{1 + n % 5},1,{1_723_161_255_000 + 40 * n},{n % 3 == 0}" for n in range(150)
+        f"{n},{61_000 + n % 7},0.0{1 + n % 5},1,{1_723_161_255_000 + 41 * n},{n % 3 == 0}" for n in range(150)
     ]
     tape.write_text("\n".join(rows) + "\n")
     summary_path = tmp_path / "summary.json"
@@ -77,6 +83,12 @@ def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) ->
     assert summary["options_settled"] == 14
     assert summary["liquidations"] == summary["block_trades"] == 1
     assert summary["margin_checks"] > summary["orders"]
+    assert summary["fee_data_per_order"] > 0
+    assert summary["fee_exec_per_order"] > 0
+    assert summary["fee_risk_per_order"] >= 0
+    assert 0 < summary["priority_paid"] < summary["orders"] * max(TAKERS_BIDS_UUSD) / 1_000_000
+    assert isinstance(summary["operator_pnl"], float)
+    assert "operator: data fees less L1 spend" in done.stdout
     assert not held(summary | {"roots_verified": summary["roots_verified"] - 1})
     assert not held(summary | {"options_settled": 0})
     assert held(summary | {"options_settled": None})
