@@ -16,6 +16,7 @@ import typer
 
 from sequencer.cli_deploy import deploy
 from sequencer.cli_depth import block, quote, trigger
+from sequencer.cli_fees import fees
 from sequencer.cli_history import history
 from sequencer.cli_keys import keys_app
 from sequencer.cli_market import account, book, markets, receipt, status
@@ -132,6 +133,7 @@ _add(account, TRADE, "account --key trader.json")
 _add(history, TRADE, "history 7 --kind trades --from 2026-11-01 --csv trades.csv")
 _add(markets, LOOK, "markets --json")
 _add(book, LOOK, "book BTC-PERPETUAL --depth 5")
+_add(fees, LOOK, "fees --watch")
 _add(status, LOOK, "status --node http://127.0.0.1:8645")
 _add(receipt, LOOK, "receipt 0x5f0c...91ab (as order and cancel print it)")
 _add(proof, LOOK, "proof --account 1 --at finalized --l1 http://127.0.0.1:8545")

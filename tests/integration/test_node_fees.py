@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from rich.console import Console
+from typer.testing import CliRunner, Result
 
+from sequencer import cli_fees
+from sequencer.cli import app
+from sequencer.cli_session import Node
 from sequencer.client import NodeError
 from sequencer.errors import ErrorCode
 from state.actions import Order, OrderKind, PlaceOrder, Side
@@ -110,3 +120,51 @@ async def test_an_empty_node_has_prices_and_no_history(node: Running) -> None:
     history = await node.client.call("eth_feeHistory", ["0x4", "latest", [10.0]])
     assert (history["gasUsedRatio"], len(history["baseFeePerGas"])) == ([], 1)
     assert int(await node.call("eth_gasPrice"), 16) > 0
+
+
+async def straddle(node: Running, *arguments: str) -> Result:
+    env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("STRADDLE_")}
+    env |= {"STRADDLE_NODE": f"http://127.0.0.1:{node.node.port}", "COLUMNS": "300"}
+    invoke = partial(CliRunner().invoke, app, ["fees", *arguments], env=env)
+    return await trio.to_thread.run_sync(invoke)
+
+
+async def test_the_command_shows_what_the_node_says(node: Running, alice: Trader) -> None:
+    receipts = await sent(node, bidding(alice, 0)) + await sent(node, bidding(alice, 70))
+    found = json.loads((await straddle(node, "--blocks", "2", "--json")).stdout)
+    numbers = [receipt["block_number"] for receipt in receipts]
+    assert [block["block_number"] for block in found["blocks"]] == numbers[::-1]
+    shown = (await straddle(node, "--blocks", "2")).stdout.splitlines()
+    assert shown[0].startswith("since the node started: 2 charged, $")
+    assert shown[1].split("  ")[0] == "block"
+    first, second = shown[3].split(), shown[2].split()
+    for row, receipt in ((first, receipts[0]), (second, receipts[1])):
+        fee = receipt["fee"]
+        parts = [fee[f"{part}_uusd"] for part in (*PARTS, "priority")]
+        assert row[0] == str(receipt["block_number"])
+        assert [int(cell.replace(",", "")) for cell in row[-7:]] == parts
+    refusal = await straddle(node, "--watch")
+    assert (refusal.exit_code, refusal.stdout) == (1, "")
+    assert "needs a terminal" in refusal.stderr
+    assert (await straddle(node, "--watch", "--json")).exit_code == 2
+    assert (await straddle(node, "--blocks", "257")).exit_code == 2
+
+
+async def test_a_live_table_follows_the_blocks(
+    node: Running, alice: Trader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_fees, "LOOK_S", 0.01)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=250, height=30)
+
+    async def drawn(text: str) -> None:
+        while text not in screen.getvalue():  # noqa: ASYNC110 - the table is drawn by itself
+            await trio.sleep(0.01)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cli_fees.watch_fees, Node(node.client, ""), 20, console)
+            await drawn("0 charged")
+            await sent(node, bidding(alice, 0))
+            await drawn("1 charged")
+            nursery.cancel_scope.cancel()

@@ -43,6 +43,7 @@ COMMANDS = (
     "history",
     "markets",
     "book",
+    "fees",
     "status",
     "receipt",
     "proof",
