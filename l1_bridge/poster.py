@@ -4,6 +4,9 @@ Each tick reads L1 at one head, decides, and takes one step. Nothing is kept in 
 need: intents and the ledger of costs are stored before anything is sent, everything else is read again. L1
 being away, limiting or babbling only makes ticks rarer.
 
+- iPOST_001 Whatever happens, once L1 is calm every batch stands on it exactly once and in order.
+- iPOST_002 No posting that reverted is ever mined because of crashes, reorgs or outages alone.
+
 The store is written in worker threads. `run` ends only by cancellation; `status` may be read at any time.
 """
 

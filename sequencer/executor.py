@@ -1,13 +1,12 @@
 """Makes blocks: every interval with work in it, takes what waits, in order, executes it and has it sealed.
 
-The only writer of the state. A block is executed in one go in the event loop, so whoever reads the state
-between blocks sees whole blocks. While a block's fsync is under way the next one may be executing; when too
-many wait for the disk, execution pauses.
+The only writer of the state. A block is executed in one go in the event loop, and a batch closed between
+blocks, so whoever reads the state sees whole blocks and no batch half closed. While a block's fsync is under
+way the next one may be executing; when too many wait for the disk, execution pauses.
 
 - iEXEC_001 Timestamps never go back, whatever the clock does.
 - iEXEC_002 A transaction is answered exactly once: with a receipt after its block is durable, or with why
   it was refused. A refused one is in no block.
-- iEXEC_003 Nobody reads a batch that is half closed: closing happens between blocks.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def apply(price: L1Price, event: tuple[str | int, ...], now_ms: int) -> int:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENT, max_size=60), st.integers(0, 2**40))
 def test_bounds_hold_whatever_happens(events: list[tuple[str | int, ...]], start_pusd: int) -> None:
-    """iL1PRICE_001 and 002, and that every register fits its width, under events that L1 would never send."""
+    """iL1PRICE_001, iL1PRICE_002, and each register fits its width, under events that L1 would never send."""
     price = starting(TERMS, start_pusd, 100, 20 * GWEI, 1, NOW_MS)
     now_ms, quotes = NOW_MS, list[tuple[int, int]]()
     for event in events:

@@ -1,4 +1,7 @@
-"""Block trades: all legs or none, exact money, every way in which a quote is no good. iBLOCK_001 to 004."""
+"""Block trades: all legs or none, exact money, every way in which a quote is no good.
+
+iBLOCK_001, iBLOCK_002, iBLOCK_003, iBLOCK_004.
+"""
 
 from __future__ import annotations
 

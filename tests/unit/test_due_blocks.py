@@ -183,6 +183,7 @@ def test_a_batch_may_end_in_any_part_of_a_life(made: Made) -> None:
 
 
 def test_the_verifier_comes_to_the_same_roots(made: Made, tmp_path: Path) -> None:
+    """iMACHINE_002: prices in a batch are deltas from the references in its head."""
     with Replay(tmp_path, DOMAIN) as replay:
         for number, batch in enumerate(made.batches, 1):
             derived = DerivedBatch(

@@ -77,6 +77,7 @@ def test_genesis_has_a_price_that_stays_until_something_is_reported(exchange: Ex
 
 
 def test_what_a_block_charges_for_data_is_collected_at_its_end(exchange: Exchange) -> None:
+    """iL1PRICE_004, iL1PRICE_005"""
     before = L1Price.decode(registers(exchange).encode())
     with exchange.block() as execution:
         paid = [order(exchange, account) for account in (1, 2, 3)]
@@ -103,6 +104,7 @@ def test_a_closed_batch_counts_with_its_length(exchange: Exchange) -> None:
 
 
 def test_a_report_is_spent_and_is_the_latest_origin(exchange: Exchange) -> None:
+    """iL1PRICE_005"""
     close_batch(exchange.view, 0)
     open_batch(exchange.view, next_batch(exchange.view))
     assert report(exchange, 0, 1, 1) == RejectCode.BAD_PARAMETERS

@@ -1,4 +1,4 @@
-"""The price of a batch byte: bounds, accounting, what it refuses. Invariants iL1PRICE_001 to 003."""
+"""The price of a batch byte: bounds, accounting, what it refuses. Invariants iL1PRICE."""
 
 from __future__ import annotations
 

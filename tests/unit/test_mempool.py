@@ -1,4 +1,4 @@
-"""The mempool: bounds, order, expiry, and who gets room when not all fit (iMEMPOOL_001 to 005)."""
+"""The mempool: bounds, order, expiry, and who gets room when not all fit (iMEMPOOL)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def order(arrival: int, account: int, bid: int = 0, reduce_only: bool = False) -
 
 
 def test_takes_each_once_and_in_order() -> None:
-    """iMEMPOOL_001 and 003, over random classes, bids, takes, expiries and returns."""
+    """iMEMPOOL_001 and iMEMPOOL_003, over random classes, bids, takes, expiries and returns."""
     chance = random.Random(SEED)
     for _ in range(50):
         pool = Mempool(1_000, 1_000)
@@ -154,6 +154,7 @@ def test_what_has_left_is_forgotten() -> None:
 
 
 def test_full_in_total() -> None:
+    """iMEMPOOL_002"""
     pool = Mempool(3, 3)
     for arrival in range(3):
         pool.add(pending(arrival, account=arrival))
@@ -166,6 +167,7 @@ def test_full_in_total() -> None:
 
 
 def test_full_for_one_account_leaves_room_for_others() -> None:
+    """iMEMPOOL_002"""
     pool = Mempool(10, 2)
     pool.add(pending(0))
     pool.add(pending(1))

@@ -1,7 +1,6 @@
 """The poster against an L1 that reorganises, forgets, fails and changes its prices, and crashes of its own.
 
-iPOST_001: whatever happens, once L1 is calm every batch stands on it exactly once and in order.
-iPOST_002: no posting that reverted is ever mined because of crashes, reorgs or outages alone.
+iPOST_001, iPOST_002.
 """
 
 from __future__ import annotations

@@ -287,6 +287,7 @@ def test_inside_the_window_the_covered_part_is_certain(exchange: Exchange) -> No
 
 
 def test_what_is_remembered_goes_by_values_not_by_version(exchange: Exchange) -> None:
+    """iORACLE_003"""
     option = add_instrument(exchange, Kind.CALL, INDEX)
     before = mark(exchange, option)
     exchange.view.put(pricing_key(1), replace(pricing(exchange), forward_uusd=FORWARD * 2))
@@ -329,6 +330,7 @@ def code_of(exchange: Exchange, terms: Instrument) -> int:
 
 @pytest.mark.parametrize("name", FEED_KEYS)
 def test_a_stale_or_missing_feed_stops_what_needs_it_and_nothing_else(exchange: Exchange, name: str) -> None:
+    """iORACLE_004"""
     exchange.view.put(name_key(FEED, "STABLE"), Feed(1_000_000, 10**6, exchange.now_ms, 1))
     perpetual: Instrument = exchange.view.get(instrument_key(1))
     kinds: list[tuple[Kind, int]] = [(Kind.FUTURE, 0), (Kind.CALL, INDEX), (Kind.PUT, INDEX)]

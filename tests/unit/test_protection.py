@@ -57,6 +57,7 @@ def taking(exchange: Exchange, size: int, account: int = 2, market: int = 1, pri
 
 
 def test_a_breach_is_the_last_fill_and_cancels_there_alone() -> None:
+    """iPROTECT_001, iPROTECT_002"""
     exchange, _ = quoting(quantity_ulots=COIN)
     tasks = witness_block(exchange, taking(exchange, 3 * COIN))
     result = exchange.results[-1]

@@ -123,6 +123,7 @@ async def test_all_reports_are_an_update_at_once(bench: Bench, autojump_clock: M
 
 
 async def test_a_quorum_waits_a_moment_for_the_others(bench: Bench, autojump_clock: MockClock) -> None:
+    """iREPORTS_002"""
     bench.pool.take(bench.report(0))
     await trio.sleep(10)
     assert not bench.updates.taken, "one is no quorum"
@@ -191,6 +192,7 @@ async def test_a_node_that_takes_nothing_loses_the_update_and_goes_on(
 
 
 async def test_refused_reports(bench: Bench, autojump_clock: MockClock) -> None:
+    """iREPORTS_001"""
     add_expiry(bench.exchange)
     good = bench.report(0)
     assert bench.refused(signed(good, STRANGER)) == "ORACLE_UNKNOWN_PUBLISHER"
@@ -215,6 +217,7 @@ async def test_refused_reports(bench: Bench, autojump_clock: MockClock) -> None:
 async def test_two_values_for_one_feed_and_time_are_kept_for_ever(
     bench: Bench, autojump_clock: MockClock
 ) -> None:
+    """iREPORTS_003"""
     first = bench.report(0)
     second = bench.report(0, ("C1-PERPETUAL", "C1"), value=10**9 + 1)
     bench.pool.take(first)

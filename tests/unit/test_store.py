@@ -116,9 +116,11 @@ def test_a_crash_between_close_and_checkpoint_replays_the_batch(tmp_path: Path) 
     store = Store.open(tmp_path, IDENTITY)
     chain = run(store, 4, 9)
     store.close_batch(chain.journal_batch())
+    assert store.batch(1) is None, "iCOMMIT_002: this is where the poster looks"
     store.close()
     store, chain, recovered = reopened(tmp_path)
     assert (recovered.batches, recovered.blocks) == (1, 4)
+    assert store.batch(1) is not None
     assert store.last_checkpoint is not None
     assert (store.last_checkpoint.batch_number, store.last_checkpoint.last_block) == (1, 4)
     assert store.block(4) == stored_block(4, encoded_block(SEED, 4))

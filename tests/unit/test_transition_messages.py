@@ -253,6 +253,7 @@ def update(
 
 
 def test_oracle_takes_lower_median_smallest_confidence_oldest_time(exchange: Exchange) -> None:
+    """iORACLE_001"""
     exchange.now_ms += 1_000
     values = [PRICE + 3, PRICE + 1, PRICE + 2]
     exchange.send(update(exchange, *((-ms, {"C1": value}) for ms, value in enumerate(values))))
@@ -291,6 +292,7 @@ def oracle_cases(exchange: Exchange) -> list[tuple[RejectCode, Transaction]]:
 
 @pytest.mark.parametrize("case", range(17))
 def test_bad_oracle_updates(exchange: Exchange, case: int) -> None:
+    """iORACLE_001, iORACLE_002"""
     exchange.now_ms += 1_000
     code, transaction = oracle_cases(exchange)[case]
     must_reject(exchange, code, transaction)
@@ -311,6 +313,7 @@ def test_update_without_publishers() -> None:
 
 
 def test_an_update_cannot_be_used_twice(exchange: Exchange) -> None:
+    """iORACLE_002"""
     exchange.now_ms += 1_000
     transaction = exchange.update({"C1": PRICE})
     exchange.send(transaction)

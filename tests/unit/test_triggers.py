@@ -1,4 +1,7 @@
-"""Trigger orders: when they fire, in which order, how many at once, what ends them. iTRIGGER_001 to 003."""
+"""Trigger orders: when they fire, in which order, how many at once, what ends them.
+
+iTRIGGER_001, iTRIGGER_002, iTRIGGER_003.
+"""
 
 from __future__ import annotations
 
