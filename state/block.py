@@ -49,6 +49,7 @@ class MessageKind(IntEnum):
     SET_FEES = 17
     SET_PRIORITY = 18
     SET_L1_TERMS = 19
+    SET_FEE_TIERS = 20
 
 
 class L1Message(msgspec.Struct, frozen=True):

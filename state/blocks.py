@@ -30,6 +30,7 @@ from state.block import Trade
 from state.codec_format import NO_HASH
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
+from state.fee_tiers import count_volume, fill_fees
 from state.hashing import keccak
 from state.keys import (
     BLOCK_TRADE,
@@ -56,7 +57,7 @@ from state.leaves import (
 from state.liquidation import check_not_in_auction
 from state.margin import carries
 from state.orders import band_width, check_size, check_trading, instrument_of
-from state.positions import fee_of, notional_of
+from state.positions import notional_of
 from state.pricing import check_fresh, mark_of
 from state.protection import is_frozen
 from state.seizure import Party
@@ -141,7 +142,7 @@ def check_execute(
         check_not_in_auction(view, number)
     amounts = _amounts(view, block, quote, action.account)
     legs = [
-        _leg_plan(view, quote, action.account, leg, amount)
+        _leg_plan(view, block, quote, action.account, leg, amount)
         for leg, amount in zip(quote.legs, amounts, strict=True)
     ]
     maker_fee = sum([leg.maker_fee_uusd for leg in legs])
@@ -204,7 +205,9 @@ def _check_leg(view: StateView, block: BlockContext, maker: int, taker: int, leg
     return mark, band_width(view, terms, mark)
 
 
-def _leg_plan(view: StateView, quote: Quote, taker: int, leg: Leg, amount: int) -> LegPlan:
+def _leg_plan(
+    view: StateView, block: BlockContext, quote: Quote, taker: int, leg: Leg, amount: int
+) -> LegPlan:
     terms = instrument_of(view, leg.market)
     state: Market = view.get(market_key(leg.market))
     index = state.funding_index_nusd
@@ -212,7 +215,7 @@ def _leg_plan(view: StateView, quote: Quote, taker: int, leg: Leg, amount: int) 
     own, other = Party(view, quote.account, leg.market), Party(view, taker, leg.market)
     own.trade(index, maker_change, amount)
     other.trade(index, -maker_change, amount)
-    maker_fee, taker_fee = fee_of(amount, terms.maker_fee_ppm), fee_of(amount, terms.taker_fee_ppm)
+    maker_fee, taker_fee = fill_fees(view, block, quote.account, taker, terms, amount)
     own.cash_change -= maker_fee
     other.cash_change -= taker_fee
     return LegPlan(leg.market, int(leg.side), leg.size_ulots, amount, maker_fee, taker_fee, own, other)
@@ -251,6 +254,7 @@ def apply_execute(
             if position_closed(view, party.number, leg.market, party.held_ulots, party.size):
                 closed = True
         system.venue_fees_uusd += leg.maker_fee_uusd + leg.taker_fee_uusd
+        count_volume(view, block, (quote.account, action.account), leg.amount_uusd)
         block.trades.append(
             Trade(
                 first + place,

@@ -56,6 +56,8 @@ PRIORITY: Final = 0x2C
 L1_TERMS: Final = 0x2D
 L1_PRICE: Final = 0x2E
 INDEX_VARIANCE: Final = 0x2F
+FEE_TIERS: Final = 0x30
+VOLUME: Final = 0x31
 
 MAX_U64: Final = 2**64 - 1
 
@@ -68,6 +70,7 @@ LIQUIDATION_KEY: Final = bytes([LIQUIDATION]).ljust(32, b"\0")
 LIQUIDATIONS_KEY: Final = bytes([LIQUIDATIONS]).ljust(32, b"\0")
 FEE_TERMS_KEY: Final = bytes([FEE_TERMS]).ljust(32, b"\0")
 FEE_MARKET_KEY: Final = bytes([FEE_MARKET]).ljust(32, b"\0")
+FEE_TIERS_KEY: Final = bytes([FEE_TIERS]).ljust(32, b"\0")
 PRIORITY_KEY: Final = bytes([PRIORITY]).ljust(32, b"\0")
 L1_TERMS_KEY: Final = bytes([L1_TERMS]).ljust(32, b"\0")
 L1_PRICE_KEY: Final = bytes([L1_PRICE]).ljust(32, b"\0")
@@ -237,6 +240,10 @@ def parse_due_key(key: bytes) -> tuple[int, int, int]:
 
 def series_key(series: int) -> bytes:
     return _instrument(SERIES, series)
+
+
+def volume_key(account: int) -> bytes:
+    return _account(VOLUME, account)
 
 
 def auction_key(account: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from state import keys
 from state.leaves_account import Account, Extras, Position, Protection, SessionKey, Withdrawal
 from state.leaves_base import FixedLeaf, Leaf, Marker
-from state.leaves_fees import FeeMarket, FeeTerms, IndexVariance, L1Price, L1Terms
+from state.leaves_fees import FeeMarket, FeeTerms, FeeTiers, IndexVariance, L1Price, L1Terms, Volume
 from state.leaves_liquidation import Auction, AuctionKind, LiquidationParameters, Liquidations
 from state.leaves_market import (
     Due,
@@ -48,6 +48,7 @@ __all__ = [
     "Extras",
     "FeeMarket",
     "FeeTerms",
+    "FeeTiers",
     "Feed",
     "FixedLeaf",
     "IndexVariance",
@@ -83,6 +84,7 @@ __all__ = [
     "Terms",
     "Trigger",
     "TriggerCount",
+    "Volume",
     "Withdrawal",
     "decode_leaf",
 ]
@@ -131,6 +133,8 @@ LEAF_OF_KIND: dict[int, type[FixedLeaf]] = {
     keys.L1_TERMS: L1Terms,
     keys.L1_PRICE: L1Price,
     keys.INDEX_VARIANCE: IndexVariance,
+    keys.FEE_TIERS: FeeTiers,
+    keys.VOLUME: Volume,
 }
 
 

@@ -165,3 +165,30 @@ class IndexVariance(FixedLeaf):
 
     ppb2_per_s: int = 0
     """Squared billionths, by second."""
+
+
+@dataclass
+class FeeTiers(FixedLeaf):
+    """Shares of instruments' fees by what an account has traded (`fee_tiers`); absent: all is paid."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">B 128s")
+
+    count: int
+    rows: bytes
+    """Of each tier: volume u64, maker's share in ppm i32, taker's u32; then zeros."""
+
+
+@dataclass
+class Volume(FixedLeaf):
+    """What an account has traded, by day; absent before its first fill under tiers."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">I i I Q 240s")
+
+    day: int
+    """Of its last fill: block time over 86,400 s."""
+    maker_ppm: int
+    """What it pays that day of the instruments' fees."""
+    taker_ppm: int
+    today_uusd: int
+    days: bytes
+    """The 30 days before, the latest first, u64 each."""

@@ -15,6 +15,7 @@ from state.block import OperationResult, OrderEnd, OrderEvent, Trade
 from state.context import BlockContext
 from state.errors import Rejected
 from state.extras import extras_of
+from state.fee_tiers import count_volume, fill_fees
 from state.holdings import close_position, open_position
 from state.keys import (
     SYSTEM_KEY,
@@ -30,7 +31,7 @@ from state.leaves import Account, Instrument, Market, Position, Progress, Restin
 from state.margin import carries, demand_placeable
 from state.orders import crosses, is_expired, maker_price, reducible, remove, rest
 from state.overlay import Overlay
-from state.positions import after_trade, fee_of, funding_owed, is_empty, notional_of
+from state.positions import after_trade, funding_owed, is_empty, notional_of
 from state.priority import reward_uusd
 from state.protection import count_fill, is_frozen
 from state.trigger_book import position_closed
@@ -296,7 +297,7 @@ def _trade(
     index = state.funding_index_nusd
     price = maker_price(taker, key)
     notional = notional_of(price, size)
-    maker_fee, own_fee = fee_of(notional, terms.maker_fee_ppm), fee_of(notional, terms.taker_fee_ppm)
+    maker_fee, own_fee = fill_fees(view, block, order.account, taker.account, terms, notional)
     reward = 0
     if state.priority_pot_uusd:
         reward = reward_uusd(view, state, notional, maker_fee + own_fee)
@@ -321,6 +322,7 @@ def _trade(
     system.next_trade = number + 1
     system.venue_fees_uusd += maker_fee + own_fee
     view.touch(SYSTEM_KEY, system)
+    count_volume(view, block, (order.account, taker.account), notional)
     taker.size_ulots -= size
     taker.filled_ulots += size
     if extras_of(view, maker.number) is not None and (

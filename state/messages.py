@@ -27,10 +27,12 @@ from state.codec_format import is_name
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
 from state.fee_market import check_fee_terms
+from state.fee_tiers import check_tiers
 from state.funding import PERPETUAL
 from state.hashing import keccak
 from state.keys import (
     FEE_TERMS_KEY,
+    FEE_TIERS_KEY,
     FEED,
     LIQUIDATION_KEY,
     MARKET_NAME,
@@ -51,6 +53,7 @@ from state.leaves import (
     ExpiryOf,
     Feed,
     FeeTerms,
+    FeeTiers,
     Instrument,
     L1Terms,
     LiquidationParameters,
@@ -121,6 +124,7 @@ DecodedLeaf = TypeVar(
     LiquidationParameters,
     MarginTerms,
     FeeTerms,
+    FeeTiers,
     PriorityTerms,
     L1Terms,
 )
@@ -469,6 +473,16 @@ def _set_fees(
     return MessageResult(index, message.kind)
 
 
+def _set_fee_tiers(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Sets what accounts pay of the instruments' fees; each from its next day on."""
+    new = _decode(FeeTiers, message.payload)
+    check_tiers(new)
+    view.put(FEE_TIERS_KEY, new)
+    return MessageResult(index, message.kind)
+
+
 def _set_priority(
     view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
 ) -> MessageResult:
@@ -523,6 +537,7 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.SET_MARGIN: _set_margin,
     MessageKind.SET_LIQUIDATION: _set_liquidation,
     MessageKind.SET_FEES: _set_fees,
+    MessageKind.SET_FEE_TIERS: _set_fee_tiers,
     MessageKind.SET_PRIORITY: _set_priority,
     MessageKind.SET_L1_TERMS: _set_l1_terms,
     MessageKind.LIST_SERIES: _list_series,

@@ -12,10 +12,12 @@ from state.cache import CachedState, MemorySource
 from state.conservation import conservation
 from state.errors import Rejected
 from state.fee_market import most_within_pusd
+from state.fee_tiers import make_tiers
 from state.genesis import genesis_leaves
 from state.keys import FEE_MARKET_KEY, SYSTEM_KEY
 from state.leaves import FeeMarket, FeeTerms, System
 from state.transition import BlockExecution, next_batch, open_batch
+from state.units import PPM
 from tests.random_exchange import Traffic
 from tools.exchange import VAULT
 
@@ -36,7 +38,7 @@ def random_terms(chance: random.Random) -> FeeTerms:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_charges_of_random_traffic(seed: int) -> None:
-    """iFEE_001, iFEE_002, iFEE_004, iFEE_005, iFEE_007."""
+    """iFEE_001, iFEE_002, iFEE_004, iFEE_005, iFEE_007, iTIER_001."""
     chance = random.Random(seed)
     terms = random_terms(chance)
     traffic = Traffic(seed)
@@ -45,8 +47,10 @@ def test_charges_of_random_traffic(seed: int) -> None:
     open_batch(view, next_batch(view))
     system: System = view.get(SYSTEM_KEY)
     market: FeeMarket = view.get(FEE_MARKET_KEY)
+    tiers = make_tiers([(0, -PPM, PPM), (1, -PPM // 2, PPM // 3), (10**10, -PPM, 0)])
     messages = [*traffic.setup(), L1Message(MessageKind.SET_FEES, VAULT, 0, terms.encode())]
-    charged = 0
+    messages += [L1Message(MessageKind.SET_FEE_TIERS, VAULT, 0, tiers.encode())] * (seed % 2)
+    charged = rebates = 0
     for number in range(BLOCKS):
         before = (market.execution_pusd, market.data_pusd, market.growth_pusd)
         then_ms, fees, insurance = system.timestamp_ms, system.fees_uusd, system.insurance_uusd
@@ -73,7 +77,11 @@ def test_charges_of_random_traffic(seed: int) -> None:
             assert min(result.fee_parts) >= 0
             total += result.fee_uusd
             risk += result.fee_parts[-1]
-        results = execution.end().results
+        ended = execution.end()
+        results = ended.results
+        for each in ended.trades:
+            assert each.taker_fee_uusd >= 0 <= each.taker_fee_uusd + each.maker_fee_uusd
+        rebates += sum(each.maker_fee_uusd < 0 for each in ended.trades)
         assert system.fees_uusd - fees == total - risk
         if not any(each.liquidations for each in results):
             places = sum(each.priority_uusd for each in results)
@@ -83,3 +91,4 @@ def test_charges_of_random_traffic(seed: int) -> None:
     source.apply(view.take_dirty())
     assert conservation(source.leaves.items()) == 0
     assert charged > 0
+    assert (rebates > 0) == seed % 2

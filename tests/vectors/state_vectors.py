@@ -40,12 +40,13 @@ from state.actions import (
 from state.block import L1Message, MessageKind
 from state.calendar import DAY_S, Rule, next_expiry_s
 from state.eip712 import header_hash
+from state.fee_tiers import make_tiers
 from state.hashing import keccak
 from state.leaves import FeeTerms, L1Terms, LiquidationParameters, PriorityTerms
 from state.proofs import LeafData, subtree_hash
 from state.series import CALLS
 from state.transition import close_batch, next_batch, open_batch
-from state.units import MS_PER_S
+from state.units import MS_PER_S, PPM
 from tools.exchange import COIN, START_MS, USD, VAULT, Exchange, owner_address, standard_exchange
 from tools.option_exchange import full_update, markets_of, series_message, strikes_message
 
@@ -75,6 +76,8 @@ def story() -> Exchange:
     exchange.act(Transfer, 1, to_account=2, amount_uusd=1_234_567)
     exchange.act(Withdraw, 3, recipient=b"\x99" * 20, amount_uusd=7_654_321)
     exchange.messages(L1Message(MessageKind.SET_FEES, VAULT, 0, FeeTerms(execution_target=10).encode()))
+    tiers = make_tiers([(0, -PPM // 2, 900_000), (1_000 * USD, -PPM, 800_000)])
+    exchange.messages(L1Message(MessageKind.SET_FEE_TIERS, VAULT, 0, tiers.encode()))
     expire(exchange)
     deepen(exchange)
     liquidate(exchange)

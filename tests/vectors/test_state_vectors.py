@@ -55,7 +55,7 @@ def test_the_story_touches_every_kind_of_leaf_and_each_decodes_canonically() -> 
     depth |= set(range(keys.BLOCK_TRADE, keys.TRIGGER_QUEUE + 1)) - {keys.CLEANUP}
     usual = set(range(keys.SYSTEM, keys.WITHDRAWAL + 1)) - {keys.PROGRESS}
     fees = {keys.FEE_TERMS, keys.FEE_MARKET, keys.PRIORITY, keys.L1_TERMS, keys.L1_PRICE}
-    fees |= {keys.INDEX_VARIANCE}
+    fees |= {keys.INDEX_VARIANCE, keys.FEE_TIERS, keys.VOLUME}
     assert kinds == usual | dated | liquidation | depth | fees
     for key, value in GOLDEN["leaves"].items():
         data = bytes.fromhex(value)
