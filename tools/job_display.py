@@ -137,6 +137,8 @@ class Display:
 def _shown(value: Any) -> str:
     if value is None:
         return "skipped"
+    if isinstance(value, float):
+        return f"{value:,.6f}".rstrip("0").rstrip(".")
     return str(value) if isinstance(value, bool) else f"{value:,}"
 
 
