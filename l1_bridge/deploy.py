@@ -26,7 +26,7 @@ from l1_bridge.types import L1Client, L1Receipt, L1Refused, L1Reverted, L1Unavai
 from state.block import MessageKind
 from state.hashing import keccak
 from state.leaves import FeeTerms, FeeTiers, Instrument, L1Terms, Parameters, Publishers, Series
-from state.messages import SERIES_BYTES
+from state.message_listing import SERIES_BYTES
 from state.units import MAX_NAME_BYTES
 
 LARGEST_DEPOSIT_CAP = 4 * 10**18
