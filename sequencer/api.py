@@ -7,6 +7,7 @@ from typing import Any
 from sequencer.api_chain import ChainApi
 from sequencer.api_context import ApiContext
 from sequencer.api_depth import DepthApi
+from sequencer.api_fee_quote import FeeQuoteApi
 from sequencer.api_fees import FeeApi
 from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
@@ -24,6 +25,7 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
     fees = FeeApi(context)
     return [
         *TransactionApi(context).methods(),
+        *FeeQuoteApi(context).methods(),
         *TypedDataApi(context).methods(),
         *chain.methods(),
         *HistoryApi(context).methods(),

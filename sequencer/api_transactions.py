@@ -1,4 +1,4 @@
-"""Sending transactions, and everything one wants to know before sending: fees, simulation, signatures.
+"""Sending transactions, and what one wants to know before: simulation, signatures (fees: `api_fee_quote`).
 
 The hot path is `straddle_sendTransactionSync`: its parameters go to a worker process as they came, the answer
 is one Struct encoded once, and between them nothing waits in a task of its own.
@@ -12,28 +12,19 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from l1_bridge.batch import priced_markets
 from sequencer.api_context import ApiContext
 from sequencer.checking import SendParams, Sent, rejection
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Deferred, Method
 from sequencer.receipts import OperationView, Receipt, hex_of, operation_view
-from state import eip712, fee_market, keys, l1_market, signatures, wire, wire_types
-from state.actions import SignedAction, Transaction
-from state.codec import CodecError, MarketEntry, encode_transaction
+from state import eip712, keys, signatures, wire, wire_types
+from state.actions import Transaction
 from state.errors import RejectCode, Rejected
-from state.fees import charge
-from state.leaves import Market
 from state.margin import Margin
-from state.pricing import mark_of
-from state.risk_fees import risk_uusd
-from state.rules import rule_of, use_of
 from state.transition import simulate
 from state.typed_data import typed_data
 
 MAX_TRANSACTIONS = 256
-HEADROOM_PERCENT = 200
-"""Of the quoted fee: what `suggested_max_fee_uusd` allows for a rise until inclusion."""
 
 SEND_ERRORS = (
     ErrorCode.BUSY,
@@ -51,12 +42,6 @@ class SendManyParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: Literal["accepted", "sealed"] = "sealed"
 
 
-class ActionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`action` as in a signed transaction, without its signature."""
-
-    action: wire_types.ActionJson
-
-
 class OneError(msgspec.Struct, frozen=True):
     code: int
     message: str
@@ -69,25 +54,6 @@ class OneResult(msgspec.Struct, frozen=True, omit_defaults=True):
     hash: str | None = None
     receipt: Receipt | None = None
     error: OneError | None = None
-
-
-class FeeQuote(msgspec.Struct, frozen=True):
-    """What it would cost in a block that began now; the parts (`state/fees.py`) add up to the fee."""
-
-    fee_uusd: int
-    suggested_max_fee_uusd: int
-    """With room for a rise until inclusion, and for the bid."""
-    execution_units: int
-    batch_bytes: int
-    exec_price_pusd: int
-    byte_price_pusd: int
-    added_leaves: int
-    data_uusd: int
-    bandwidth_uusd: int
-    execution_uusd: int
-    growth_uusd: int
-    finality_uusd: int
-    risk_uusd: int
 
 
 class MarginView(msgspec.Struct, frozen=True):
@@ -200,13 +166,6 @@ class TransactionApi:
                 errors=SEND_ERRORS,
             ),
             Method(
-                "straddle_feeQuote",
-                ActionParams,
-                FeeQuote,
-                self._fee_quote,
-                "What an action would be charged for inclusion now.",
-            ),
-            Method(
                 "straddle_simulate",
                 SendParams,
                 SimulationView,
@@ -252,46 +211,6 @@ class TransactionApi:
             raise RpcError(ErrorCode.BAD_SIGNATURE, data=rejected.data) from None
         self._context.reports.witness(update)
         return self._ingress.submit_update(update, True)
-
-    def _fee_quote(self, params: ActionParams, _context: Context) -> FeeQuote:
-        signature = "0x" + "00" * 64
-        action = self._ingress.decode(wire_types.SignedActionJson(params.action, signature)).action
-        machine = self._context.machine
-        payload = SignedAction(action, bytes(64))
-        try:
-            encoded = encode_transaction(payload, self._context.now_ms(), self._table(payload))
-        except CodecError as error:
-            raise RpcError(
-                ErrorCode.INVALID_PARAMS, str(error), {"path": error.field, "expected": error.reason}
-            ) from None
-        now_ms = max(self._context.now_ms(), machine.system.timestamp_ms)
-        market = fee_market.coming(machine.view, now_ms - machine.system.timestamp_ms)
-        l1_price = l1_market.coming(machine.view, now_ms)
-        units, leaves = use_of(action, rule_of(action))
-        risk = risk_uusd(machine.view, action)
-        parts = charge(l1_price.price_pusd, market, units, leaves, len(encoded), risk)
-        fee = sum(parts)
-        return FeeQuote(
-            fee,
-            fee * HEADROOM_PERCENT // 100 + action.priority_bid_uusd,
-            units,
-            len(encoded),
-            market.execution_pusd,
-            l1_price.price_pusd,
-            leaves,
-            *parts,
-        )
-
-    def _table(self, payload: SignedAction) -> dict[int, MarketEntry]:
-        """The units in which the action's prices would stand in the batch."""
-        machine = self._context.machine
-        table = dict(machine.batch.table) if machine.batch else {}
-        for market in priced_markets(payload) - table.keys():
-            leaf: Market = machine.view.get(keys.market_key(market))
-            terms = machine.markets.by_number[market].leaf
-            mark = mark_of(machine.view, leaf, terms) or 0
-            table[market] = MarketEntry(terms.tick_uusd, terms.lot_ulots, mark // terms.tick_uusd)
-        return table
 
     def _simulate(self, params: SendParams, _context: Context) -> SimulationView:
         signed = self._ingress.decode(params.transaction)

@@ -47,6 +47,8 @@ class ErrorCode(IntEnum):
     TOO_MANY_RFQS = -31031
     TOO_MANY_QUOTES = -31032
     QUOTE_OUTBID = -31033
+    FEE_QUOTE_EXPIRED = -31040
+    FEE_QUOTE_FOREIGN = -31041
 
 
 MEANING: Final[Mapping[ErrorCode, str]] = {
@@ -72,6 +74,8 @@ MEANING: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.TOO_MANY_RFQS: "This connection has as many open requests for quotes as it may have.",
     ErrorCode.TOO_MANY_QUOTES: "This maker has as many quotes there as it may have.",
     ErrorCode.QUOTE_OUTBID: "The request has as many quotes as it takes, all better ones or as good.",
+    ErrorCode.FEE_QUOTE_EXPIRED: "The fee quote is older than it holds. Ask for another.",
+    ErrorCode.FEE_QUOTE_FOREIGN: "The fee quote, as it is, was not signed by this sequencer for this rollup.",
 }
 
 

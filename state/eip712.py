@@ -56,6 +56,7 @@ from state.eip712_types import (
     TRIGGER_CONDITIONS,
     TRIGGER_SOURCES,
     TYPE_HASHES,
+    TYPES,
     type_string,
 )
 from state.hashing import keccak
@@ -334,6 +335,17 @@ def header_hash(header: BlockHeader) -> bytes:
 def header_digest(domain: Domain, header: BlockHeader) -> bytes:
     """What the sequencer signs."""
     return keccak(domain.prefix + header_hash(header))
+
+
+def fee_quote_digest(domain: Domain, action: bytes, numbers: Sequence[int]) -> bytes:
+    """What the sequencer signs of a fee quote: for the action of that digest, the other fields in order.
+
+    Raises OverflowError beyond 64 bits, ValueError unless there are as many as the type has.
+    """
+    if len(numbers) != len(TYPES["FeeQuote"]) - 1:
+        raise ValueError(f"a fee quote has {len(TYPES['FeeQuote']) - 1} numbers, not {len(numbers)}")
+    words = [bytes(24) + number.to_bytes(8, "big") for number in numbers]
+    return keccak(domain.prefix + keccak(b"".join([TYPE_HASHES["FeeQuote"], action, *words])))
 
 
 def transaction_hash(digest: bytes, signature: bytes) -> bytes:

@@ -58,6 +58,9 @@ _FIELDS: Final = {
     "uint64 forward_uusd,uint64 tau_s,uint64 confidence_ppm",
     "BlockHeader": "uint64 number,bytes32 parent_hash,uint64 timestamp_ms,bytes32 transactions,"
     "uint64 l1_block,uint64 inbox_next",
+    "FeeQuote": "bytes32 action,uint64 quoted_ms,uint64 expiry_ms,uint64 fee_uusd,uint64 most_uusd,"
+    "uint64 data_uusd,uint64 bandwidth_uusd,uint64 execution_uusd,uint64 growth_uusd,uint64 finality_uusd,"
+    "uint64 risk_uusd,uint64 bid_uusd",
 }
 
 
