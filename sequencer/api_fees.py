@@ -119,6 +119,14 @@ class FeeApi:
         rewards = sorted(_reward_pusd(each, PERCENT / 2) for each in found)
         return rewards[len(rewards) // 2] * WEI_PER_PUSD if rewards else 0
 
+    def of_block(self, number: int) -> tuple[int, int]:
+        """(base price of a unit in wei, units used) of a block; zeros when it is not kept."""
+        found = self._context.fees.last(1, number)
+        if not found or found[0].number != number:
+            return 0, 0
+        market = found[0].market
+        return market.execution_pusd * WEI_PER_PUSD, market.execution_used
+
     def ethereum_history(self, count: int, newest: int, percentiles: list[float]) -> dict[str, Any]:
         """What `eth_feeHistory` answers; fewer blocks when not so many are kept.
 

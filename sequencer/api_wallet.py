@@ -76,6 +76,7 @@ class WalletApi:
                 dict[str, Any] | None,
                 self._get_block,
                 "A block in Ethereum's shape; transactions by hash only. null when there is none.",
+                "Gas is execution units, known of the blocks that straddle_feeHistory has; zero before them.",
             ),
             Method(
                 "eth_getBalance",
@@ -118,9 +119,10 @@ class WalletApi:
 
     async def _get_block(self, params: BlockByNumberParams, _context: Context) -> dict[str, Any] | None:
         try:
-            return _ethereum_block(await self._chain.block(self._number(params.block)))
+            block = await self._chain.block(self._number(params.block))
         except RpcError:
             return None
+        return _ethereum_block(block, *self._fees.of_block(block.header.number))
 
     def _get_balance(self, params: BalanceParams, _context: Context) -> str:
         if params.block not in ("latest", "pending"):
@@ -139,7 +141,7 @@ class WalletApi:
         return self._fees.ethereum_history(count, newest, params.reward_percentiles or [])
 
 
-def _ethereum_block(block: SealedBlock) -> dict[str, Any]:
+def _ethereum_block(block: SealedBlock, base_wei: int, units_used: int) -> dict[str, Any]:
     header = block.header
     nothing = hex_of(bytes(32))
     return {
@@ -162,6 +164,6 @@ def _ethereum_block(block: SealedBlock) -> dict[str, Any]:
         "logsBloom": hex_of(bytes(256)),
         "size": "0x0",
         "gasLimit": "0x0",
-        "gasUsed": "0x0",
-        "baseFeePerGas": "0x0",
+        "gasUsed": hex(units_used),
+        "baseFeePerGas": hex(base_wei),
     }

@@ -105,6 +105,11 @@ async def test_gas_is_an_execution_unit(node: Running, alice: Trader) -> None:
     for block, reward in zip(kept[2::-1], highest, strict=True):
         paid = [it["fee"]["priority_uusd"] for it in receipts if it["block_number"] == block["block_number"]]
         assert reward == max(paid) * 10**6 // units * 10**6
+    block = await node.client.call("eth_getBlockByNumber", [hex(kept[0]["block_number"]), False])
+    assert (int(block["baseFeePerGas"], 16), int(block["gasUsed"], 16)) == (
+        bases[2],
+        kept[0]["execution"]["used"],
+    )
     none = await node.client.call("eth_feeHistory", ["0x3", "latest", None])
     assert none["reward"] is None
     for wrong in (["0x3", "latest", [101.0]], ["0x3", "latest", [-1]], ["0x3", "latest", [1.0] * 101]):
