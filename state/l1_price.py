@@ -303,8 +303,7 @@ def feed_forward(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
 
 def position_uusd(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
     """Collected less spent, what is on its way counted at the present cost; see the module's text."""
-    owed = _on_their_way(price) * feed_forward(price, terms, eth_price_uusd)
-    return price.surplus_uusd - owed // PUSD_PER_UUSD
+    return _position(price, feed_forward(price, terms, eth_price_uusd))
 
 
 def horizon_bytes(price: L1Price, terms: L1Terms) -> int:
@@ -314,9 +313,7 @@ def horizon_bytes(price: L1Price, terms: L1Terms) -> int:
 
 def feedback_ppm(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
     """Part of the feed-forward that the position adds or takes."""
-    worth = horizon_bytes(price, terms) * feed_forward(price, terms, eth_price_uusd)
-    back = -position_uusd(price, terms, eth_price_uusd) * PUSD_PER_UUSD * PPM // worth
-    return min(max(back, -terms.feedback_ppm), terms.feedback_ppm)
+    return _feedback(price, terms, feed_forward(price, terms, eth_price_uusd))
 
 
 def premium_ppm(price: L1Price, terms: L1Terms) -> int:
@@ -329,9 +326,20 @@ def premium_ppm(price: L1Price, terms: L1Terms) -> int:
     return min(terms.reserve_ppm * deviation_ppm // terms.horizon_ppm, terms.feedback_ppm)
 
 
+def _position(price: L1Price, forward_pusd: int) -> int:
+    return price.surplus_uusd - _on_their_way(price) * forward_pusd // PUSD_PER_UUSD
+
+
+def _feedback(price: L1Price, terms: L1Terms, forward_pusd: int) -> int:
+    worth = horizon_bytes(price, terms) * forward_pusd
+    back = -_position(price, forward_pusd) * PUSD_PER_UUSD * PPM // worth
+    return min(max(back, -terms.feedback_ppm), terms.feedback_ppm)
+
+
 def _target(price: L1Price, terms: L1Terms, eth_price_uusd: int) -> int:
-    factor = PPM + feedback_ppm(price, terms, eth_price_uusd) + premium_ppm(price, terms)
-    plain = feed_forward(price, terms, eth_price_uusd) * price.overhead_ppm
+    forward = feed_forward(price, terms, eth_price_uusd)
+    factor = PPM + _feedback(price, terms, forward) + premium_ppm(price, terms)
+    plain = forward * price.overhead_ppm
     return min(max(-(-plain * factor // (PPM * PPM)), terms.min_pusd), terms.max_pusd)
 
 
