@@ -79,6 +79,8 @@ from state.view import StateView
 ORACLE_CLASS: Final = 0
 CANCEL_CLASS: Final = 1
 POST_ONLY_CLASS: Final = 2
+_LIMIT: Final = OrderKind.LIMIT
+_POST_ONLY: Final = OrderKind.POST_ONLY
 TERMS_UNITS: Final = 20
 """Of a block trade whose terms are kept."""
 
@@ -335,13 +337,13 @@ def rule_of(action: Action) -> Rule:
     """The rule of an action; its ordering class depends on what it contains."""
     if isinstance(action, PlaceOrder):
         kind = action.order.kind
-        if kind is OrderKind.LIMIT:
+        if kind is _LIMIT:
             return _PLACE_RULE
-        return _POST_ONLY_RULE if kind is OrderKind.POST_ONLY else _IMMEDIATE_RULE
+        return _POST_ONLY_RULE if kind is _POST_ONLY else _IMMEDIATE_RULE
     if isinstance(action, BulkOrders) and not action.replacements:
         if not action.orders:
             return _BULK_CANCEL_RULE
-        if all(order.kind is OrderKind.POST_ONLY for order in action.orders):
+        if all(order.kind is _POST_ONLY for order in action.orders):
             return _BULK_POST_ONLY_RULE
     return _RULES[type(action)]
 
@@ -359,9 +361,9 @@ def _bulk_use(action: Action, rule: Rule) -> tuple[int, int]:
     assert isinstance(action, BulkOrders)
     post_only = limit = 0
     for order in action.orders:
-        if order.kind is OrderKind.POST_ONLY:
+        if order.kind is _POST_ONLY:
             post_only += 1
-        elif order.kind is OrderKind.LIMIT:
+        elif order.kind is _LIMIT:
             limit += 1
     units = (
         BASE_UNITS
