@@ -17,7 +17,6 @@ told so. Unknown errors are never survived.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -28,8 +27,6 @@ from typing import Any
 
 import trio
 
-from l1_bridge.inbox import InboxDiverged
-from l1_bridge.keys import KeyRefused
 from l1_bridge.workers import collect_seldom
 from sequencer import logs
 from sequencer.admin import admin_methods, load_token
@@ -41,10 +38,9 @@ from sequencer.clock import wall_clock_ms
 from sequencer.closing import Closing
 from sequencer.committer import Committer
 from sequencer.config import NodeConfig
-from sequencer.config_file import ConfigError
-from sequencer.conservation import ConservationError
 from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import Executor, Inbox
+from sequencer.faults import ACTIONABLE, describe, root_cause
 from sequencer.fee_history import FeeHistory
 from sequencer.feed import Feed, FeedLimits
 from sequencer.health import Health
@@ -60,16 +56,16 @@ from sequencer.metrics import Metrics
 from sequencer.openrpc import discover_method
 from sequencer.publisher import Publisher
 from sequencer.receipts import ReceiptMaker, Receipts, Stages, StoreArchive
-from sequencer.recovery import ProcessRecovery, WorkerDied
+from sequencer.recovery import ProcessRecovery
 from sequencer.report_pool import ReportPool
 from sequencer.rfq import CHANNELS as RFQ_CHANNELS
 from sequencer.rfq import Rfqs
 from sequencer.sealer import Closed, Sealed, Sealer
+from sequencer.signals import drain_on_signal
 from sequencer.signing import SecretKey
 from sequencer.startup import Opened, open_state
 from state.eip712 import Domain
 from state.margin import MARGIN_CHECKS
-from state.store import StoreError
 from state.store_records import StoredBatch
 
 SWITCH_INTERVAL_S = 0.000_05
@@ -85,8 +81,6 @@ RECENT_BLOCKS = 256
 ADMIN_HOST = "127.0.0.1"
 PUBLIC_PAGES = ("/health", "/ready")
 """Metrics are the operator's: on the admin port only."""
-ACTIONABLE = (ConfigError, ConservationError, InboxDiverged, KeyRefused, OSError, StoreError, WorkerDied)
-"""What an operator can act on is told in one line; anything else is a bug, and shows where it stands."""
 
 
 class Node:
@@ -483,33 +477,9 @@ def _tune_interpreter() -> None:
     collect_seldom()
 
 
-def root_cause(error: BaseException) -> BaseException | None:
-    """The first error in a group that is not a cancellation; None when all are."""
-    if isinstance(error, BaseExceptionGroup):
-        causes = (root_cause(each) for each in error.exceptions)
-        return next((cause for cause in causes if cause is not None), None)
-    return None if isinstance(error, trio.Cancelled) else error
-
-
-def describe(error: BaseException) -> str:
-    """One line for logs and the health page."""
-    return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
-
-
 async def serve_node(node: Node) -> None:
     """Runs the node until it ends; the first SIGTERM or SIGINT drains it, a second one cancels."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_drain_on_signal, node, nursery.cancel_scope)
+        nursery.start_soon(drain_on_signal, node.drain, nursery.cancel_scope)
         await node.run()
         nursery.cancel_scope.cancel()
-
-
-async def _drain_on_signal(node: Node, scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        seen = 0
-        async for _ in signals:
-            seen += 1
-            if seen == 1:
-                node.drain()
-            else:
-                scope.cancel()
