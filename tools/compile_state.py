@@ -22,11 +22,11 @@ import state
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "state" / "_compiled"
 MODULES = """
-accounts book cache codec codec_decode codec_format context eip712 expiry_books expiry_sums extras fee_tiers
-fees holdings keys leaves leaves_account leaves_base leaves_fees leaves_liquidation leaves_market
-leaves_orders leaves_pricing leaves_priority leaves_system margin margin_parts margin_terms matching
-operations orders overlay portfolio positions pricing protection recorder risk_fees rules signatures steps
-transition tree tree_forest tree_regroup trigger_book units view
+accounts book cache codec codec_decode codec_format context eip712 expiry_books expiry_sums extras
+fee_market fee_tiers fees holdings keys l1_market l1_price leaves leaves_account leaves_base leaves_fees
+leaves_liquidation leaves_market leaves_orders leaves_pricing leaves_priority leaves_system margin
+margin_parts margin_terms matching operations orders overlay portfolio positions pricing priority protection
+recorder risk_fees rules signatures steps transition tree tree_forest tree_regroup trigger_book units view
 """.split()  # noqa: SIM905 - shorter to read
 """What runs for each order, and the tree. Not what runs seldom, since each costs a second of compiling; not
 what does I/O; and not actions and results of blocks: those are C already by msgspec, which decodes them by
