@@ -74,7 +74,7 @@ def main(port: int, data_dir: str, accounts: int) -> None:
         node=NodeSection(data_dir=data_dir),
         server=ServerSection(port=port),
         admin=AdminSection(port=0),
-        batches=BatchesSection(max_age_ms=2_000),
+        batches=BatchesSection(max_age_ms=2_000, max_delay_ms=2_000),
     )
     key = SecretKey(Trader("bench sequencer").secret)
     trio.run(serve_node, Node(config, DOMAIN, key, MessageList(messages(accounts))))

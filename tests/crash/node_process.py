@@ -115,7 +115,7 @@ class Home:
         quick: dict[str, dict[str, Any]] = {
             "l1": {"poll_ms": 150},
             "blocks": {"block_interval_ms": 10},
-            "batches": {"max_age_ms": 300, "max_bytes": 100_000},
+            "batches": {"max_age_ms": 300, "max_delay_ms": 300, "max_bytes": 100_000},
             "poster": {"data": "calldata"},
         }
         tables = {name: quick.get(name, {}) | self.overrides.get(name, {}) for name in quick | self.overrides}

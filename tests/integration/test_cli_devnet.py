@@ -109,6 +109,7 @@ async def node_process(devnet: Devnet, directory: Path) -> AsyncIterator[tuple[s
         "STRADDLE_L1_CONFIRMATIONS": "0",
         "STRADDLE_L1_POLL_MS": "200",
         "STRADDLE_BATCHES_MAX_AGE_MS": "1000",
+        "STRADDLE_BATCHES_MAX_DELAY_MS": "1000",
         "STRADDLE_BATCHES_MAX_BYTES": "100000",
         "STRADDLE_POSTER_DATA": "calldata",
     }
