@@ -16,7 +16,7 @@ from tests.crash.node_process import Home, devnet_here, kill
 SEED = 11
 TRADERS = 3
 TRADE_S = 1.0
-LONG_BATCH = {"batches": {"max_age_ms": 600_000, "max_bytes": 100_000}}
+LONG_BATCH = {"batches": {"max_age_ms": 600_000, "max_delay_ms": 600_000, "max_bytes": 100_000}}
 
 
 def last_segment(data: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -78,7 +79,8 @@ def test_bounds_hold_whatever_happens(events: list[tuple[str | int, ...]], start
         assert all(price.price_pusd <= most for until_ms, most in quotes if now_ms <= until_ms)
         for seconds in (1, 12, 60, 300):
             quotes.append((now_ms + seconds * 1_000, most_within(price, TERMS, now_ms, seconds)))
-        for name, value in vars(price).items():
+        for name in (each.name for each in fields(price)):
+            value = getattr(price, name)
             low, high = (-(2**63), 2**63) if name in SIGNED else (0, 2**64)
             assert low <= value < high, name
 

@@ -11,7 +11,7 @@ from sequencer.fee_history import FeeHistory
 from sequencer.machine import ExecutedBlock
 from sequencer.receipts import Receipt
 from state.actions import OrderKind
-from state.fees import charge
+from state.fees import PARTS, charge
 from state.rules import rule_of, use_of
 from state.units import PUSD_PER_UUSD
 from tests.unit.test_executor import Bench, opened, outcome_of
@@ -58,8 +58,10 @@ async def test_a_blocks_prices_charge_what_its_transactions_paid(
         units, leaves = use_of(payload.action, rule_of(payload.action))
         size = block.market.data_used
         assert (block.market.execution_used, block.market.growth_used) == (units, leaves)
-        expected = charge(block.byte_price_pusd, block.market, units, leaves, size, 0)
-        assert executed.result.results[0].fee_parts == expected
+        paid = executed.result.results[0].fee_parts
+        risk = paid[PARTS.index("risk")]
+        assert risk > 0
+        assert paid == charge(block.byte_price_pusd, block.market, units, leaves, size, risk)
 
 
 async def test_percentiles_of_places_are_weighted_by_units(autojump_clock: trio.testing.MockClock) -> None:
