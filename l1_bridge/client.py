@@ -352,6 +352,7 @@ def parse_block(raw: dict[str, Any]) -> L1Block:
         from_hex(raw["parentHash"]),
         quantity(raw["timestamp"]),
         quantity(raw.get("baseFeePerGas") or "0x0"),
+        optional(quantity)(raw.get("excessBlobGas")),
     )
 
 

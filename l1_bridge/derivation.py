@@ -3,26 +3,30 @@
 Given a Rollup's address, everything comes from its logs, from the transactions that emitted them (calldata)
 or their blobs, and from the inbox's log. Data is checked against the contract's commitment, blobs against
 their versioned hashes, messages against the rolling hash, so a lying or broken node can stop a verifier but
-not mislead it. Only blocks with `confirmations` blocks on top are read.
+not mislead it; but the headers of L1 origins, which set the price of a byte, are believed. Only blocks with
+`confirmations` blocks on top are read.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import trio
 
 from l1_bridge.abi import AbiError
 from l1_bridge.batch import blob_commitment, data_commitment
 from l1_bridge.blobs import BlobError, KzgWorker, unpack
 from l1_bridge.client import RpcClient
-from l1_bridge.inbox import NO_HASH, InboxReader
+from l1_bridge.inbox import BLOCKS_PER_READ, NO_HASH, InboxReader
 from l1_bridge.keys import DEVNET_CHAIN_IDS
+from l1_bridge.recovery import decoded
 from l1_bridge.rollup import BatchEvent, RollupContract, RollupInfo
-from l1_bridge.types import L1Refused, L1Unavailable
-from state.block import L1Message
+from l1_bridge.types import L1Error, L1Unavailable
+from state.block import L1Message, L1Origin
 
-BLOCKS_PER_READ = 2_000
+HEADERS_AT_ONCE = 8
 
 
 class DataMissing(L1Unavailable):
@@ -35,14 +39,16 @@ class HistoryChanged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DerivedBatch:
-    """A posted batch with its data, and what there was for it to read of the inbox.
+    """A posted batch with its data, and what there was for it to read of L1.
 
-    `messages` are those not read before that were queued when it was posted.
+    `messages` are those of the inbox not read before that were queued when it was posted; `origins` the L1
+    blocks before its posting that its blocks name, by number.
     """
 
     event: BatchEvent
     data: bytes
     messages: tuple[L1Message, ...]
+    origins: Mapping[int, L1Origin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +141,8 @@ class Derivation:
         first = max(self._cursor.l1_block, self._info.deploy_block)
         if self._cursor.inbox_next == 0 and self._cursor.inbox_hash == NO_HASH:
             first = self._info.deploy_block
-        self._messages_to = await self._message_start(first) - 1
-
-    async def _message_start(self, first: int) -> int:
-        """A block not after the one with message `inbox_next`: it may lie before the last batch's posting."""
-        while first > self._info.deploy_block and await self._count(first - 1) > self._cursor.inbox_next:
-            first = max(first - BLOCKS_PER_READ, self._info.deploy_block)
-        return first
-
-    async def _count(self, block: int) -> int:
-        try:
-            return await self._inbox.count(block)
-        except L1Refused:
-            return self._cursor.inbox_next + 1
+        next_index, deployed = self._cursor.inbox_next, self._info.deploy_block
+        self._messages_to = await self._inbox.start_of(next_index, first, deployed) - 1
 
     async def next(self) -> DerivedBatch | None:
         """The next batch with its data; None when L1 has no further one deep enough.
@@ -162,6 +157,7 @@ class Derivation:
         if event.prev_root != self._cursor.root or event.number != self._cursor.batch + 1:
             raise HistoryChanged(f"batch {event.number} does not continue batch {self._cursor.batch}")
         data = await self._fetch(event)
+        origins = await self._read_origins(event, data)
         await self._read_messages(event)
         start = self._message_next - len(self._messages)
         messages = tuple(self._messages)[: event.inbox_count - start]
@@ -169,7 +165,7 @@ class Derivation:
             self._messages.popleft()
         self._waiting.popleft()
         self._cursor = Cursor(event.number, event.root, event.inbox_next, NO_HASH, event.l1_block)
-        return DerivedBatch(event, data, messages)
+        return DerivedBatch(event, data, messages, origins)
 
     async def _read_events(self) -> None:
         """Reads on until some batch is found; those that the guardian took back are left out."""
@@ -207,6 +203,30 @@ class Derivation:
         if not data or data_commitment(data) != event.commitment:
             raise DataMissing(f"the data of batch {event.number} does not fit its commitment")
         return data
+
+    async def _read_origins(self, event: BatchEvent, data: bytes) -> dict[int, L1Origin]:
+        """Of the blocks that the batch names; one that was not there before its posting has none."""
+        batch = await trio.to_thread.run_sync(decoded, data)
+        numbers = sorted({block.l1_block for block in batch.blocks if block.l1_block < event.l1_block})
+        origins: dict[int, L1Origin] = {}
+        failures: list[L1Error] = []
+
+        async def read(number: int) -> None:
+            try:
+                block = await self._client.block(number)
+                if block is None:
+                    raise L1Unavailable(f"block {number} is gone")
+                origins[number] = block.origin
+            except L1Error as error:
+                failures.append(error)
+
+        for start in range(0, len(numbers), HEADERS_AT_ONCE):
+            async with trio.open_nursery() as nursery:
+                for number in numbers[start : start + HEADERS_AT_ONCE]:
+                    nursery.start_soon(read, number)
+            if failures:
+                raise failures[0]
+        return origins
 
     async def _read_messages(self, event: BatchEvent) -> None:
         """Reads the inbox up to the block of the posting, by which `inbox_count` messages were queued."""

@@ -212,6 +212,8 @@ class Chain:
             "parentHash": to_hex(header.parent_hash),
             "timestamp": hex(header.timestamp),
             "baseFeePerGas": hex(header.base_fee_per_gas),
+            "blobGasUsed": hex(header.blob_gas_used),
+            "excessBlobGas": hex(header.excess_blob_gas),
             "gasUsed": hex(header.gas_used),
             "gasLimit": hex(header.gas_limit),
             "miner": to_hex(header.coinbase),

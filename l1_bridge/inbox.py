@@ -6,25 +6,29 @@ and what was read up to a block is compared with the contract's own count there.
 
 A reorg deeper than the confirmations is noticed by the hashes of the blocks read up to: the follower goes
 back to the last one that still stands and reports `Reorged`, naming the first message that may be another
-now. Messages that the rollup has consumed already and that L1 took back cannot be helped: `InboxDiverged`.
+now. Messages that the rollup has consumed already and that L1 took back cannot be helped: `InboxDiverged`. No
+more can an origin of executed blocks whose header says other fees now: what L1 makes of their batches would
+not be what was executed. It is looked at after every reorg, and when the follower starts.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 import trio
 
 from l1_bridge.abi import contract
-from l1_bridge.types import L1Client, L1Error, L1Log, L1Reverted, L1Unavailable
-from state.block import L1Message
+from l1_bridge.types import L1Client, L1Error, L1Log, L1Refused, L1Reverted, L1Unavailable
+from state.block import L1Message, L1Origin
 from state.hashing import keccak
 
 log = structlog.get_logger("inbox")
 
+BLOCKS_PER_READ = 2_000
 PLACES_KEPT = 128
 """How many read positions are remembered for going back."""
 BLOCKS_PER_POLL = 5_000
@@ -37,13 +41,13 @@ class InboxDiverged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """All messages up to L1 block `l1_block` that were not reported before; possibly none."""
+    """All messages up to the L1 block `origin` that were not reported before; possibly none."""
 
     first_index: int
     messages: tuple[L1Message, ...]
     hashes: tuple[bytes, ...]
     """The rolling hash after each message."""
-    l1_block: int
+    origin: L1Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,25 @@ class _Place:
     """None when the position came from a stored state, which does not keep it."""
     next_index: int
     rolling_hash: bytes
+    origin: L1Origin | None = None
+    """The block as an origin; None as above."""
 
 
 def rolling_hash(before: bytes, message: L1Message) -> bytes:
     """The inbox's hash after one more message (PROTOCOL section 4)."""
     head = bytes([message.kind]) + message.sender + message.l1_block.to_bytes(8, "big")
     return keccak(before + head + message.payload)
+
+
+class Executed(Protocol):
+    """What blocks have been made of L1's fees."""
+
+    @property
+    def l1_block(self) -> int:
+        """Number of the last block's origin; 0 when there is none."""
+
+    def agrees(self, origin: L1Origin) -> bool:
+        """Whether this is what they were made of, given the origin of that number."""
 
 
 class InboxReader:
@@ -113,6 +130,20 @@ class InboxReader:
         answer = await self.client.call(self.address, self._abi.call("count"), block=block)
         return int(self._abi.result("count", answer)) if answer else 0
 
+    async def start_of(self, next_index: int, first: int, earliest: int) -> int:
+        """A block not after the one with message `next_index`; from `earliest` to `first`.
+
+        A node that no longer knows the state of a block is taken to have had more messages by then.
+        """
+        while first > earliest:
+            try:
+                if await self.count(first - 1) <= next_index:
+                    break
+            except L1Refused:
+                pass
+            first = max(first - BLOCKS_PER_READ, earliest)
+        return first
+
     async def hash_at(self, messages: int) -> bytes | None:
         """The contract's rolling hash of the first `messages`; None when it has fewer."""
         try:
@@ -134,7 +165,8 @@ class InboxFollower:
     """Follows the inbox from a position in it: the one the state has (System leaf), or the beginning.
 
     `next_index` and `consumed_hash` are the state's `inbox_next` and `inbox_hash`; `from_block` is its
-    `l1_block`, or the deployment's block.
+    `l1_block`, or the deployment's block. `executed` says what blocks have been made of L1's fees; None where
+    nobody makes blocks.
     """
 
     def __init__(
@@ -146,6 +178,7 @@ class InboxFollower:
         consumed_hash: bytes = NO_HASH,
         confirmations: int = 2,
         poll_s: float = 2.0,
+        executed: Executed | None = None,
     ):
         self._client = client
         self._reader = InboxReader(client, inbox)
@@ -153,6 +186,9 @@ class InboxFollower:
         self._poll_s = poll_s
         start = _Place(max(from_block - 1, 0), None, next_index, consumed_hash)
         self._places = deque([start], maxlen=PLACES_KEPT)
+        self._executed = executed
+        self._is_suspect = True
+        """Whether L1 may have another block now where blocks had their origin."""
         self._started = False
         self.last_error = ""
 
@@ -162,9 +198,9 @@ class InboxFollower:
         return self._places[-1].next_index
 
     @property
-    def l1_block(self) -> int:
-        """Up to which messages are complete."""
-        return self._places[-1].block
+    def origin(self) -> L1Origin | None:
+        """Up to which messages are complete; None before anything was read."""
+        return self._places[-1].origin
 
     async def updates(self) -> AsyncGenerator[Update, None]:
         """Updates without end; close the generator when done (`contextlib.aclosing`).
@@ -192,9 +228,17 @@ class InboxFollower:
         safe = head.number - self._confirmations
         if not self._started:
             await self._check_consumed()
+            place = self._places[-1]
+            first = place.block + 1
+            first = await self._reader.start_of(place.next_index, first, max(first - BLOCKS_PER_POLL, 0))
+            self._places[-1] = replace(place, block=max(first - 1, 0))
             self._started = True
         if (reorged := await self._check_chain()) is not None:
+            self._is_suspect = True
             return reorged
+        if self._is_suspect:
+            await self._check_executed()
+            self._is_suspect = False
         place = self._places[-1]
         if safe <= place.block:
             return None
@@ -207,9 +251,9 @@ class InboxFollower:
         if block is None:
             raise L1Unavailable(f"block {until} is gone")
         after = found[-1][1] if found else place.rolling_hash
-        self._places.append(_Place(until, block.hash, next_index, after))
+        self._places.append(_Place(until, block.hash, next_index, after, block.origin))
         messages = tuple(message for message, _ in found)
-        return Messages(place.next_index, messages, tuple(each for _, each in found), until)
+        return Messages(place.next_index, messages, tuple(each for _, each in found), block.origin)
 
     async def _check_consumed(self) -> None:
         """What the state consumed must be what L1 has."""
@@ -217,6 +261,17 @@ class InboxFollower:
         theirs = await self._reader.hash_at(place.next_index)
         if theirs != place.rolling_hash:
             raise InboxDiverged(f"the first {place.next_index} messages on L1 are not those consumed")
+
+    async def _check_executed(self) -> None:
+        """The last block's origin must still say what it was made of."""
+        number = self._executed.l1_block if self._executed is not None else 0
+        if self._executed is None or number == 0:
+            return
+        block = await self._client.block(number)
+        if block is None:
+            raise L1Unavailable(f"block {number} is gone and not replaced yet")
+        if not self._executed.agrees(block.origin):
+            raise InboxDiverged(f"block {number} on L1 has other fees than sealed blocks were made with")
 
     async def _check_chain(self) -> Reorged | None:
         """Goes back to the last read position whose block still stands."""

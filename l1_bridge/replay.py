@@ -8,7 +8,7 @@ claimed is never written, so what is stored is verified.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from l1_bridge.batch import BatchBlock, BatchHead, named_markets
 from l1_bridge.derivation import Cursor, DerivedBatch
 from l1_bridge.recovery import NO_NAME, Signed, decoded, recover_payload
 from state.actions import Transaction
-from state.block import BlockResult, InvalidBlock, L1Message, OrderedBlock
+from state.block import BlockResult, InvalidBlock, L1Message, L1Origin, OrderedBlock
 from state.cache import CachedState
 from state.eip712 import Domain
 from state.genesis import GENESIS_ROOT, genesis_leaves
@@ -28,7 +28,7 @@ from state.overlay import Overlay
 from state.proofs import AbsenceProof, MembershipProof
 from state.store import Identity, Store
 from state.store_records import StoredBatch, StoredBlock
-from state.transition import BlockExecution, apply_block, close_batch, open_batch, void_batch
+from state.transition import BlockExecution, apply_block, close_batch, open_batch, same_origin, void_batch
 from state.tree import Tree
 from state.units import MS_PER_S
 
@@ -121,13 +121,12 @@ class Replay:
         else:
             available = list(derived.messages)
             for block, recovered in zip(batch.blocks, signed, strict=True):
-                if block.messages > len(available):
+                origin = self._origin(block.l1_block, derived.origins)
+                if origin is None or block.messages > len(available):
                     break
                 messages = tuple(available[: block.messages])
-                transactions = self._transactions(block, messages, recovered, head.table)
-                ordered = OrderedBlock(
-                    block.timestamp_ms, block.l1_block, messages, transactions, block.encoded
-                )
+                transactions = self._transactions(block, origin, messages, recovered, head.table)
+                ordered = OrderedBlock(block.timestamp_ms, origin, messages, transactions, block.encoded)
                 try:
                     results.append(apply_block(self._view, ordered, head.table))
                 except InvalidBlock:
@@ -179,9 +178,16 @@ class Replay:
             return False
         return True
 
+    def _origin(self, number: int, found: Mapping[int, L1Origin]) -> L1Origin | None:
+        """The L1 origin of the next block; None when there was no such block before the batch was posted."""
+        if number == self.system.l1_block:
+            return same_origin(self._view)
+        return found.get(number)
+
     def _transactions(
         self,
         block: BatchBlock,
+        origin: L1Origin,
         messages: tuple[L1Message, ...],
         recovered: Sequence[Signed | None],
         table: Any,
@@ -194,7 +200,7 @@ class Replay:
             pairs = zip(recovered, block.transactions, strict=True)
             return tuple([signed.transaction(payload) for signed, payload in pairs if signed])
         view: Any = Overlay(self._view)
-        BlockExecution(view, block.timestamp_ms, block.l1_block, messages, table)
+        BlockExecution(view, block.timestamp_ms, origin, messages, table)
         return tuple(
             [
                 recover_payload(self.domain, payload, lambda market: self._name(view, market)).transaction(

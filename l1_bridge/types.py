@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from state.block import L1Origin
+
 
 class L1Error(Exception):
     """Any failure of L1 or of the way there."""
@@ -47,6 +49,13 @@ class L1Block:
     parent_hash: bytes
     timestamp_s: int
     base_fee_wei: int
+    excess_blob_gas: int | None
+    """None on a chain without blobs."""
+
+    @property
+    def origin(self) -> L1Origin:
+        """The block as an origin of blocks of the rollup."""
+        return L1Origin(self.number, self.base_fee_wei, self.excess_blob_gas)
 
 
 @dataclass(frozen=True, slots=True)

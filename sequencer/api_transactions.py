@@ -223,7 +223,7 @@ class TransactionApi:
         machine = self._context.machine
         system = machine.system
         now_ms = max(self._context.now_ms(), system.timestamp_ms)
-        found = simulate(machine.view, now_ms, system.l1_block, transaction)
+        found = simulate(machine.view, now_ms, transaction)
         result = found.result
         return SimulationView(
             result is not None,

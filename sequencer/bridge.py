@@ -82,22 +82,23 @@ class NodeBridge:
         follower = InboxFollower(
             self.client,
             self.info.inbox,
-            max(link.l1_block, self.info.deploy_block),
+            max(link.recovered_l1_block, self.info.deploy_block),
             link.inbox_next,
             link.inbox_hash,
             confirmations=self.l1.confirmations,
             poll_s=self.l1.poll_ms / 1000,
+            executed=link,
         )
         reported = follower.next_index
         async with aclosing(follower.updates()) as updates:
             async for update in updates:
                 if isinstance(update, Messages):
-                    await link.inbox.put(list(update.messages), update.l1_block)
+                    await link.inbox.put(list(update.messages), update.origin)
                     reported = update.first_index + len(update.messages)
                     link.seen()
                     continue
                 first = update.from_index
-                if not link.inbox.take_back(reported - first):
+                if not link.inbox.take_back(reported - first, update.l1_block):
                     raise InboxDiverged(
                         f"L1 took back messages from {first} on, which sealed blocks have read"
                     )

@@ -28,8 +28,9 @@ from sequencer.mempool import Mempool, Pending
 from sequencer.metrics import Metrics
 from sequencer.sealer import Sealer
 from state import keys
-from state.block import L1Message, MessageKind
+from state.block import L1Message, L1Origin, MessageKind
 from state.errors import RejectCode, Rejected
+from state.transition import same_origin
 
 DRAIN_LOOK_S = 0.005
 IDLE_LOOK_S = 1.0
@@ -58,8 +59,8 @@ class Inbox:
         self._waiting_since = 0.0
         self._room = trio.Condition()
         self._on_message: Callable[[], None] = lambda: None
-        self.l1_block = 0
-        """Up to which L1 block the queue has been read."""
+        self.origin: L1Origin | None = None
+        """L1 block up to which the queue has been read, what waits for room included."""
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -75,8 +76,9 @@ class Inbox:
         """`call` is called whenever messages have arrived."""
         self._on_message = call
 
-    async def put(self, messages: list[L1Message], l1_block: int) -> None:
-        """Adds messages; the queue has been read up to `l1_block`. Waits while there is no room."""
+    async def put(self, messages: list[L1Message], origin: L1Origin) -> None:
+        """Adds messages; they are all up to `origin`. Waits while there is no room."""
+        self.origin = origin
         for message in messages:
             async with self._room:
                 while len(self._messages) >= self._limit:
@@ -86,7 +88,6 @@ class Inbox:
                 self._messages.append(message)
                 self._pressing += message.kind != MessageKind.BATCH_COST
             self._on_message()
-        self.l1_block = max(self.l1_block, l1_block)
 
     async def take(self, limit: int) -> tuple[L1Message, ...]:
         """The next messages, at most `limit`."""
@@ -96,10 +97,15 @@ class Inbox:
             self._room.notify_all()
         return taken
 
-    def take_back(self, count: int) -> bool:
-        """Removes the last `count` messages, which L1 took back; False when blocks have read some of them."""
+    def take_back(self, count: int, l1_block: int) -> bool:
+        """Removes the last `count` messages, which L1 took back with its blocks after `l1_block`.
+
+        False when blocks have read some of them.
+        """
         if count > len(self._messages):
             return False
+        if self.origin is not None and self.origin.number > l1_block:
+            self.origin = None
         for _ in range(count):
             self._pressing -= self._messages.pop().kind != MessageKind.BATCH_COST
         return True
@@ -298,12 +304,14 @@ class Executor:
         machine = self._machine
         system = machine.system
         timestamp_ms = max(self._now_ms(), system.timestamp_ms)
-        l1_block = max(system.l1_block, self._inbox.l1_block, *(it.l1_block for it in messages))
+        origin = self._inbox.origin
+        if origin is None or origin.number <= system.l1_block:
+            origin = same_origin(machine.view)
         candidates = self._mempool.take(self._blocks.max_transactions)
         begun = time.perf_counter()
         outcomes, executed = machine.execute(
             timestamp_ms,
-            l1_block,
+            origin,
             messages,
             [pending.transaction for pending in candidates],
             self._batches.max_bytes,

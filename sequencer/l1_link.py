@@ -1,8 +1,8 @@
 """Where the node and its L1 side touch: what the poster reads and stores, and what it reports.
 
-`L1Link` is the poster's `BatchSource`, `IntentStore` and `Listener` over the node's store, tree and stages;
-the inbox follower puts messages into `inbox`. The L1 side itself (`Bridge`) is made by whoever starts the
-node, so that the node runs without one in tests.
+`L1Link` is the poster's `BatchSource`, `IntentStore` and `Listener` over the node's store, tree and stages,
+and the inbox follower's `Executed`; the follower puts messages into `inbox`. The L1 side itself (`Bridge`) is
+made by whoever starts the node, so that the node runs without one in tests.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from sequencer.executor import Inbox
 from sequencer.metrics import Metrics
 from sequencer.receipts import Stages
 from state import keys
-from state.leaves import System
+from state.block import L1Origin
+from state.leaves import L1Price, System
 from state.proofs import MembershipProof
 from state.store import Store
+from state.view import StateView
 
 PRICE_KEPT_S = 120.0
 """Older fees are not L1's price any more: ten of its blocks."""
@@ -40,15 +42,17 @@ class L1Link:
         inbox: Inbox,
         stages: Stages,
         metrics: Metrics,
-        recovered: System,
+        view: StateView,
         on_seen: Callable[[], None],
     ) -> None:
         self.inbox = inbox
+        self._view = view
+        recovered: System = view.get(keys.SYSTEM_KEY)
         self.inbox_next = recovered.inbox_next
         """The first L1 message that the recovered state has not consumed."""
         self.inbox_hash = recovered.inbox_hash
         """Rolling hash of those that it has."""
-        self.l1_block = recovered.l1_block
+        self.recovered_l1_block = recovered.l1_block
         """Up to which L1 block they may reach."""
         self.stages = stages
         self._store = store
@@ -79,6 +83,22 @@ class L1Link:
             return None
         fresh = trio.current_time() - self._priced_at_s <= PRICE_KEPT_S
         return L1Side(self._prices if fresh else None, self.posted_batch)
+
+    # the follower's Executed
+
+    @property
+    def l1_block(self) -> int:
+        """Number of the last block's L1 origin."""
+        system: System = self._view.get(keys.SYSTEM_KEY)
+        return system.l1_block
+
+    def agrees(self, origin: L1Origin) -> bool:
+        """Whether the last block was made with these fees, given the L1 block of its origin's number.
+
+        The base fee tells: it is made of what all blocks before used, so with another history it is another.
+        """
+        price: L1Price = self._view.get(keys.L1_PRICE_KEY)
+        return price.base_fee_wei == origin.base_fee_wei
 
     # the poster's BatchSource
 

@@ -20,6 +20,7 @@ from state.block import (
     BatchStart,
     BlockResult,
     L1Message,
+    L1Origin,
     LifeChange,
     MessageKind,
     OrderedBlock,
@@ -66,6 +67,7 @@ class ExecutedBlock:
 
     result: BlockResult
     batch: int
+    origin: L1Origin
     messages: tuple[L1Message, ...]
     table_added: tuple[tuple[int, MarketEntry], ...]
     """Markets that no earlier block of the batch used."""
@@ -111,7 +113,7 @@ class Machine:
     def execute(
         self,
         timestamp_ms: int,
-        l1_block: int,
+        origin: L1Origin,
         messages: tuple[L1Message, ...],
         transactions: Sequence[Transaction],
         max_batch_bytes: int,
@@ -125,7 +127,7 @@ class Machine:
         batch_before = self.batch
         before = {key: self.view.get(key).encode() for key in _REGISTERS}
         batch = self._open(timestamp_ms)
-        execution = BlockExecution(self.view, timestamp_ms, l1_block, messages)
+        execution = BlockExecution(self.view, timestamp_ms, origin, messages)
         room = max_batch_bytes - batch.bytes - HEAD_BYTES_AT_MOST
         encoded = execution.block.encoded
         outcomes: list[Outcome] = []
@@ -146,13 +148,13 @@ class Machine:
             return tuple(outcomes), None
         tried = zip(transactions, outcomes, strict=False)
         included = tuple([each for each, outcome in tried if type(outcome) is TransactionResult])
-        return tuple(outcomes), self._executed(execution.end(), batch, messages, included)
+        return tuple(outcomes), self._executed(execution.end(), batch, origin, messages, included)
 
     def replay(self, block: OrderedBlock, table: dict[int, MarketEntry]) -> ExecutedBlock:
         """Executes a block again, with the batch's table as it stood after it."""
         batch = self._open(block.timestamp_ms)
         result = apply_block(self.view, block, table)
-        return self._executed(result, batch, block.messages, block.transactions)
+        return self._executed(result, batch, block.origin, block.messages, block.transactions)
 
     def close(self) -> ClosedBatch:
         """Closes the open batch and takes its changes. It is a bug if none is open."""
@@ -199,6 +201,7 @@ class Machine:
         self,
         result: BlockResult,
         batch: OpenBatch,
+        origin: L1Origin,
         messages: tuple[L1Message, ...],
         transactions: tuple[Transaction, ...],
     ) -> ExecutedBlock:
@@ -212,7 +215,7 @@ class Machine:
         batch.table.update(added)
         batch.encoded.append(result.encoded)
         batch.bytes += len(result.encoded)
-        return ExecutedBlock(result, batch.start.batch_number, messages, added, transactions)
+        return ExecutedBlock(result, batch.start.batch_number, origin, messages, added, transactions)
 
     def _newly_used(self, batch: OpenBatch) -> list[tuple[int, MarketEntry]]:
         """Markets whose leaf took a reference price for this batch since the last look."""

@@ -274,7 +274,7 @@ class Node:
             self.inbox,
             self.stages,
             self.metrics,
-            machine.system,
+            machine.view,
             self._l1_seen,
         )
         self.feed = Feed(

@@ -25,6 +25,7 @@ from state.leaves import Account, System
 from state.liquidation import check_not_in_auction
 from state.orders import check_size, check_trading, instrument_of
 from state.signatures import normalise_signature, recover
+from state.transition import same_origin
 from state.view import StateView
 from state.wire_types import LegJson, QuoteJson
 
@@ -146,4 +147,4 @@ class RfqChecks:
     def _block(self) -> BlockContext:
         """Of a block made now."""
         system: System = self._view.get(SYSTEM_KEY)
-        return BlockContext(max(self._now_ms(), system.timestamp_ms), system.l1_block, None)
+        return BlockContext(max(self._now_ms(), system.timestamp_ms), same_origin(self._view), None)

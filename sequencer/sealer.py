@@ -84,6 +84,8 @@ def journal_block(sealed: Sealed) -> JournalBlock:
         executed.result.encoded,
         tuple([JournalMessage(it.kind, it.sender, it.l1_block, it.payload) for it in executed.messages]),
         tuple([JournalMarket(market, *entry) for market, entry in executed.table_added]),
+        executed.origin.base_fee_wei,
+        executed.origin.excess_blob_gas,
     )
 
 

@@ -18,7 +18,7 @@ from sequencer.history import History
 from sequencer.machine import ClosedBatch, Machine
 from sequencer.sealer import Sealed, results_hash, sealed_block
 from state.actions import OracleUpdate, Payload, Transaction
-from state.block import L1Message, OrderedBlock
+from state.block import L1Message, L1Origin, OrderedBlock
 from state.cache import CachedState
 from state.codec import MarketEntry, decode_transaction, read_varint
 from state.eip712 import Domain, report_digest, signature_pairs, transaction_hash, update_hash
@@ -154,7 +154,8 @@ class _Replayer:
             offset = end
         messages = tuple(L1Message(it.kind, it.sender, it.l1_block, it.payload) for it in block.messages)
         transactions = tuple(self._transaction(payload) for payload in payloads)
-        return OrderedBlock(block.timestamp_ms, block.l1_block, messages, transactions, tuple(encoded))
+        origin = L1Origin(block.l1_block, block.base_fee_wei, block.excess_blob_gas)
+        return OrderedBlock(block.timestamp_ms, origin, messages, transactions, tuple(encoded))
 
     def _transaction(self, payload: Payload) -> Transaction:
         if isinstance(payload, OracleUpdate):

@@ -9,6 +9,7 @@ them decides what happens next, that is what leaves are for.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,6 +31,19 @@ class BlockHeader(msgspec.Struct, frozen=True):
     """L1 origin: messages up to this L1 block may have been consumed."""
     inbox_next: int
     """Index of the first L1 message not consumed yet."""
+
+
+class L1Origin(NamedTuple):
+    """The L1 block up to which a block may have read messages, and what its header says of fees.
+
+    A batch has the number alone: the fees are those of that block of L1. Where the number is that of the
+    block before they say nothing.
+    """
+
+    number: int
+    base_fee_wei: int
+    excess_blob_gas: int | None
+    """None where L1 has no blobs."""
 
 
 class MessageKind(IntEnum):
@@ -65,7 +79,7 @@ class OrderedBlock(msgspec.Struct, frozen=True):
     """A block before execution."""
 
     timestamp_ms: int
-    l1_block: int
+    origin: L1Origin
     messages: tuple[L1Message, ...]
     transactions: tuple[Transaction, ...]
     encoded: tuple[bytes, ...] = ()

@@ -7,6 +7,7 @@ whoever executes any single step; everything else only collects output.
 from __future__ import annotations
 
 from state.block import (
+    L1Origin,
     LifeEvent,
     LiquidationEvent,
     MessageResult,
@@ -28,7 +29,6 @@ class BlockContext:
         "entries",
         "fee_parts",
         "fee_uusd",
-        "l1_block",
         "life",
         "liquidations",
         "markets",
@@ -36,6 +36,7 @@ class BlockContext:
         "now_s",
         "operations",
         "orders",
+        "origin",
         "price_uusd",
         "table",
         "timestamp_ms",
@@ -44,10 +45,10 @@ class BlockContext:
         "withdrawal",
     )
 
-    def __init__(self, timestamp_ms: int, l1_block: int, table: Table | None) -> None:
+    def __init__(self, timestamp_ms: int, origin: L1Origin, table: Table | None) -> None:
         self.timestamp_ms = timestamp_ms
         self.now_s = timestamp_ms // MS_PER_S
-        self.l1_block = l1_block
+        self.origin = origin
         self.table = table
         """The batch's market table in a replay; None where the batch is being made."""
         self.entries: dict[int, MarketEntry] = {}

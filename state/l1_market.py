@@ -2,14 +2,14 @@
 
 | when | what the price learns |
 |---|---|
-| a block begins | its time: the price moves towards its target |
+| a block begins | the fees of its L1 origin, if it is a new one; its time: the price moves to its target |
 | a block ends | bytes charged for, and what was charged for them, as Progress has added them up |
 | a batch closes | its length |
-| a batch is reported | what it cost; and the report's block, base fee and blob base fee are a new L1 origin |
+| a batch is reported | what it cost |
 
-The contract says what a report says, so nobody can refuse it: fees that cannot follow from the last origin's
-start anew. A transaction reads the price and touches nothing of this. An origin is learnt from reports alone;
-of the blocks between them nothing is known yet.
+An origin's fees are those of its header, found by its number as messages are found by theirs, and a report is
+the contract's: nothing here is the operator's word. A transaction reads the price and touches nothing of
+this.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from state import l1_price
+from state.block import L1Origin
 from state.errors import RejectCode, Rejected
 from state.keys import FEED, L1_PRICE_KEY, L1_TERMS_KEY, PARAMETERS_KEY, name_key
 from state.leaves import Feed, L1Price, L1Terms, Parameters, Progress
@@ -34,7 +35,7 @@ _MAX_RATIO_PPM: Final = 100 * PPM
 _MAX_WEIGHT: Final = 65_536
 _MIN_POST_GAS: Final = 21_000
 _MAX_POST_GAS: Final = 30_000_000
-_MAX_AHEAD_BLOCKS: Final = 50_400
+_MIN_BLOB_FRACTION: Final = 1_000_000
 
 
 class CostReport(NamedTuple):
@@ -65,7 +66,7 @@ def check_l1_terms(terms: L1Terms) -> None:
         "reserve_ppm": terms.reserve_ppm <= _MAX_RATIO_PPM,
         "weights": min(weights) > 0 and max(weights) <= _MAX_WEIGHT,
         "post_gas": _MIN_POST_GAS <= terms.post_gas <= _MAX_POST_GAS,
-        "max_ahead_blocks": 0 < terms.max_ahead_blocks <= _MAX_AHEAD_BLOCKS,
+        "blob_fraction": terms.blob_fraction >= _MIN_BLOB_FRACTION,
     }
     for field, is_good in good.items():
         if not is_good:
@@ -89,10 +90,15 @@ def eth_price_uusd(view: StateView, now_ms: int) -> int:
     return parameters.eth_price_uusd
 
 
-def begin(view: StateView, now_ms: int) -> None:
-    """A block begins: its price."""
+def begin(view: StateView, now_ms: int, origin: L1Origin) -> None:
+    """A block begins: its price. `origin` is not before the last one."""
     price: L1Price = view.get(L1_PRICE_KEY)
-    l1_price.advanced(price, terms_of(view), eth_price_uusd(view, now_ms), now_ms)
+    terms = terms_of(view)
+    if origin.number > price.l1_block:
+        excess = origin.excess_blob_gas
+        blob_fee_wei = 0 if excess is None else l1_price.blob_base_fee(excess, terms)
+        l1_price.observed(price, terms, origin.number, origin.base_fee_wei, blob_fee_wei)
+    l1_price.advanced(price, terms, eth_price_uusd(view, now_ms), now_ms)
     view.touch(L1_PRICE_KEY, price)
 
 
@@ -112,12 +118,10 @@ def close(view: StateView, size_bytes: int) -> None:
         view.touch(L1_PRICE_KEY, price)
 
 
-def report(view: StateView, now_ms: int, l1_block: int, cost: CostReport) -> None:
-    """The contract reports a batch of at least a byte, posted in this L1 block."""
+def report(view: StateView, now_ms: int, cost: CostReport) -> None:
+    """The contract reports a batch of at least a byte."""
     price: L1Price = view.get(L1_PRICE_KEY)
-    terms = terms_of(view)
-    l1_price.taken(price, terms, l1_block, cost.base_fee_wei, cost.blob_fee_wei)
-    l1_price.reported(price, terms, eth_price_uusd(view, now_ms), *cost)
+    l1_price.reported(price, terms_of(view), eth_price_uusd(view, now_ms), *cost)
     view.touch(L1_PRICE_KEY, price)
 
 

@@ -33,14 +33,13 @@ bounded to what `memory_batches` usual batches cost, so that one absurd posting 
 - iL1PRICE_001 Within [min, max], and within a slot of block time at most a step away from the price at the
   slot's start; a slot without a block leaves its step to the next, as at most `CATCH_UP_SLOTS` do.
 - iL1PRICE_002 `most_within` is never exceeded while the terms stay: it follows from 001 alone.
-- iL1PRICE_003 L1's fees move only as EIP-1559 and EIP-4844 let them (`follows`).
+- iL1PRICE_003 L1's fees are those of the origin's header, whoever makes the block.
 
 Money is in uusd, prices are in pusd per byte, L1's in wei. Pure integers; rounding is up, for the house.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from math import isqrt
 from typing import Final
 
@@ -56,8 +55,8 @@ _BYTE_GAS: Final = 17
 """Of a calldata byte that is not zero, with its hashing."""
 _BYTE_FLOOR_GAS: Final = 40
 """EIP-7623's floor of such a byte."""
-_ODD_GAS_LIMIT: Final = 8 * 2_500
-"""An eighth of one part in the smallest target that L1 allows."""
+_MAX_EXPONENT: Final = 44
+"""e to it is just below 2^64."""
 CATCH_UP_SLOTS: Final = 10
 """Slots without a block that leave their steps to the next: then it may have moved by a factor of 3."""
 _MAX_SURPLUS_UUSD: Final = 2**62
@@ -67,17 +66,16 @@ __all__ = [
     "CATCH_UP_SLOTS",
     "GAS_PER_BLOB",
     "MAX_FEE_WEI",
-    "Follows",
     "L1Price",
     "L1Terms",
     "advanced",
     "batch_wei",
+    "blob_base_fee",
     "byte_price",
     "closed",
     "collected",
     "feed_forward",
     "feedback_ppm",
-    "follows",
     "horizon_bytes",
     "most_within",
     "observed",
@@ -86,18 +84,7 @@ __all__ = [
     "reported",
     "reset",
     "starting",
-    "taken",
 ]
-
-
-class Follows(Enum):
-    """Whether an L1 origin can follow the last one."""
-
-    YES = "yes"
-    BACKWARDS = "backwards"
-    TOO_FAR = "too far"
-    BASE_FEE = "base fee"
-    BLOB_FEE = "blob fee"
 
 
 def starting(
@@ -136,67 +123,45 @@ def starting(
     )
 
 
-def follows(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> Follows:
-    """Whether these fees of an origin can follow from the last one's.
+def blob_base_fee(excess_blob_gas: int, terms: L1Terms) -> int:
+    """The blob base fee of a header with this excess: EIP-4844's `fake_exponential`, at most MAX_FEE_WEI.
 
-    A base fee moves by at most an eighth per block (EIP-1559), up by at least 1 wei, and by a trifle more if
-    the gas limit is odd: a full block then holds 1 gas more than twice its target. A blob fee rises by at
-    most an eighth (EIP-4844: the target's worth of excess raises it by 12.5 %, later schedules by less; the
-    fee is known rounded down). How far it falls is left open: a fork that changes the schedule lets it drop
-    at once, and must not stop the rollup. The first blob fee after 0 is taken as it comes, likewise.
+    The EIP sums the series of e^(excess / fraction) by terms; so does this.
     """
-    blocks = l1_block - price.l1_block
-    if blocks < 0:
-        return Follows.BACKWARDS
-    if blocks > terms.max_ahead_blocks:
-        return Follows.TOO_FAR
-    low = high = price.base_fee_wei
-    blob_high = price.blob_fee_wei
-    for _ in range(blocks):
-        low -= low // 8
-        high = min(high + high // 8 + high // _ODD_GAS_LIMIT + 1, MAX_FEE_WEI)
-        blob_high = min((blob_high + 1) * 9 // 8, MAX_FEE_WEI)
-        if high == blob_high == MAX_FEE_WEI and low < 8:
-            break
-    if not low <= base_fee_wei <= high:
-        return Follows.BASE_FEE
-    if price.blob_fee_wei and blob_fee_wei > blob_high:
-        return Follows.BLOB_FEE
-    return Follows.YES
+    fraction = terms.blob_fraction
+    if excess_blob_gas >= _MAX_EXPONENT * fraction:
+        return MAX_FEE_WEI
+    total = 0
+    summand = fraction
+    place = 1
+    while summand > 0:
+        total += summand
+        summand = summand * excess_blob_gas // (fraction * place)
+        place += 1
+    return total // fraction
 
 
 def observed(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> None:
-    """A new L1 origin, whose fees `follows` let through."""
+    """A new L1 origin: a block after the last one, and the fees of its header; `blob_fee_wei` 0: no blobs.
+
+    The first origin of all says nothing of how L1's fees vary, nor of how many blocks there are between
+    batches.
+    """
     blocks = l1_block - price.l1_block
-    if blocks <= 0:
-        return
+    is_first = price.l1_block == 0
     before = batch_wei(price, terms)
     price.l1_block = l1_block
-    price.base_fee_wei = base_fee_wei
+    price.base_fee_wei = min(base_fee_wei, MAX_FEE_WEI)
     price.blob_fee_wei = blob_fee_wei
+    if is_first:
+        price.closed_block = l1_block
+        return
     if before == 0:
         return
     change_ppm = min(abs(batch_wei(price, terms) - before) * PPM // before, PPM)
     sample = change_ppm * change_ppm // blocks
     weight = min(blocks, terms.variance_weight)
     price.variance_ppt += (sample - price.variance_ppt) * weight // terms.variance_weight
-
-
-def taken(price: L1Price, terms: L1Terms, l1_block: int, base_fee_wei: int, blob_fee_wei: int) -> Follows:
-    """A new L1 origin, whose fees need no check: what does not follow is a new start.
-
-    A new start says nothing of how L1's fees vary, nor of how many blocks there are between batches. An
-    origin before the last one says nothing at all.
-    """
-    found = follows(price, terms, l1_block, base_fee_wei, blob_fee_wei)
-    if found == Follows.YES:
-        observed(price, terms, l1_block, base_fee_wei, blob_fee_wei)
-    elif found != Follows.BACKWARDS:
-        price.closed_block += l1_block - price.l1_block
-        price.l1_block = l1_block
-        price.base_fee_wei = base_fee_wei
-        price.blob_fee_wei = blob_fee_wei
-    return found
 
 
 def collected(price: L1Price, terms: L1Terms, size_bytes: int, uusd: int) -> None:

@@ -106,8 +106,9 @@ class L1Terms(FixedLeaf):
     memory_batches: int = 64
     post_gas: int = 162_000
     """Of posting beside its data (contracts/README.md)."""
-    max_ahead_blocks: int = 7_200
-    """L1 blocks, a day, by which an origin may be ahead of the last."""
+    blob_fraction: int = 11_684_671
+    """L1's BLOB_BASE_FEE_UPDATE_FRACTION (EIP-4844), here that of EIP-7892's second step; an L1 fork may
+    change it, and the governor must follow."""
 
 
 @dataclass

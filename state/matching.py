@@ -379,7 +379,7 @@ def fills_completely(view: StateView, block: BlockContext, taker: Taker, cash_uu
     account.cash_uusd = cash_uusd
     overlay.put(key, account)
     trial = Progress(taker=Taker.decode(taker.encode()))
-    scratch = BlockContext(block.timestamp_ms, block.l1_block, None)
+    scratch = BlockContext(block.timestamp_ms, block.origin, None)
     place(overlay, scratch, trial, True)
     while trial.task == _MATCH:
         match_step(overlay, scratch, trial)

@@ -143,7 +143,7 @@ def _batch_cost(
 ) -> MessageResult:
     report = l1_market.CostReport(*unpack(_BATCH_COST, message.payload)[1:])
     demand({"bytes": report.size_bytes > 0})
-    l1_market.report(view, block.timestamp_ms, message.l1_block, report)
+    l1_market.report(view, block.timestamp_ms, report)
     return MessageResult(index, message.kind)
 
 

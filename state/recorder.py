@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from state.actions import Transaction
-from state.block import BlockHeader, L1Message, TransactionResult
+from state.block import BlockHeader, L1Message, L1Origin, TransactionResult
 from state.codec import Table
 from state.context import BlockContext
 from state.errors import Rejected
@@ -50,7 +50,7 @@ class StepInput:
     name: str
     """begin, step, refuse or end."""
     timestamp_ms: int
-    l1_block: int
+    origin: L1Origin
     table: Table | None = None
     messages: tuple[L1Message, ...] = ()
     """The block's messages: of `begin` only."""
@@ -128,7 +128,7 @@ class StepView:
 
 def execute_step(store: LeafStore, source: StepInput) -> None:
     """Executes a recorded step from a store that may hold no more than its witness."""
-    block = BlockContext(source.timestamp_ms, source.l1_block, source.table)
+    block = BlockContext(source.timestamp_ms, source.origin, source.table)
     view = StepView(store)
     _run(view, block, source)
     view.finish(source)
@@ -161,14 +161,14 @@ class RecordedExecution(BlockExecution):
         self,
         store: LeafStore,
         timestamp_ms: int,
-        l1_block: int,
+        origin: L1Origin,
         messages: Sequence[L1Message],
         on_step: Callable[[StepRecord], None],
         table: Table | None = None,
     ) -> None:
         self._store = store
         self._on_step = on_step
-        super().__init__(StepView(store), timestamp_ms, l1_block, messages, table)
+        super().__init__(StepView(store), timestamp_ms, origin, messages, table)
 
     def refuse(self, transaction: Transaction, encoded: bytes, refusal: Rejected) -> TransactionResult:
         self._record("refuse", (), transaction, encoded)
@@ -197,7 +197,7 @@ class RecordedExecution(BlockExecution):
     ) -> Any:
         block = self.block
         block.entries.clear()
-        source = StepInput(name, block.timestamp_ms, block.l1_block, block.table, messages, item, encoded)
+        source = StepInput(name, block.timestamp_ms, block.origin, block.table, messages, item, encoded)
         view = StepView(self._store)
         returned = _run(view, block, source)
         self._on_step(view.finish(source))

@@ -82,22 +82,23 @@ def begin_block(view: StateView, block: BlockContext, messages: Sequence[L1Messa
     system: System = view.get(SYSTEM_KEY)
     if not system.timestamp_ms <= block.timestamp_ms <= MAX_TIMESTAMP_MS:
         raise InvalidBlock(f"timestamp {block.timestamp_ms} after {system.timestamp_ms}")
-    if not system.l1_block <= block.l1_block < 2**63:
-        raise InvalidBlock(f"L1 origin {block.l1_block} after {system.l1_block}")
-    if any(message.l1_block > block.l1_block for message in messages):
-        raise InvalidBlock(f"a message is newer than the L1 origin {block.l1_block}")
-    elapsed, l1_blocks = block.timestamp_ms - system.timestamp_ms, block.l1_block - system.l1_block
+    origin = block.origin
+    if not system.l1_block <= origin.number < 2**63:
+        raise InvalidBlock(f"L1 origin {origin.number} after {system.l1_block}")
+    if any(message.l1_block > origin.number for message in messages):
+        raise InvalidBlock(f"a message is newer than the L1 origin {origin.number}")
+    elapsed, l1_blocks = block.timestamp_ms - system.timestamp_ms, origin.number - system.l1_block
     start = block_start(elapsed, len(messages), l1_blocks)
     block.encoded.append(start)
     system.block_number += 1
     system.timestamp_ms = block.timestamp_ms
-    system.l1_block = block.l1_block
+    system.l1_block = origin.number
     system.batch_cursor += len(start)
     system.order_class = 0
     system.order_bid = 0
     view.touch(SYSTEM_KEY, system)
     fee_market.begin(view, elapsed)
-    l1_market.begin(view, block.timestamp_ms)
+    l1_market.begin(view, block.timestamp_ms, origin)
     return Progress(messages_left=len(messages), phase=Phase.MESSAGES if messages else Phase.SWITCHES)
 
 

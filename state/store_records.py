@@ -52,6 +52,9 @@ class JournalBlock(msgspec.Struct, frozen=True, array_like=True):
     encoded: bytes
     messages: tuple[JournalMessage, ...]
     table: tuple[JournalMarket, ...]
+    base_fee_wei: int
+    """This and the next: what the header of the L1 origin says."""
+    excess_blob_gas: int | None
 
 
 class JournalBatch(msgspec.Struct, frozen=True, array_like=True):

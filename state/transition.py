@@ -24,6 +24,7 @@ from state.block import (
     BlockResult,
     InvalidBlock,
     L1Message,
+    L1Origin,
     OrderedBlock,
     TransactionResult,
 )
@@ -67,6 +68,12 @@ def next_batch(view: StateView) -> BatchStart:
     )
 
 
+def same_origin(view: StateView) -> L1Origin:
+    """The L1 origin of a block that stays with the last block's."""
+    system: System = view.get(SYSTEM_KEY)
+    return L1Origin(system.l1_block, 0, None)
+
+
 def open_batch(view: StateView, head: BatchStartLike) -> None:
     """Starts reading a batch. Raises InvalidBlock, with nothing changed, unless it continues the state."""
     expected = next_batch(view)
@@ -101,7 +108,7 @@ class BlockExecution:
         self,
         view: StateView,
         timestamp_ms: int,
-        l1_block: int,
+        origin: L1Origin,
         messages: Sequence[L1Message],
         table: Table | None = None,
     ) -> None:
@@ -111,7 +118,7 @@ class BlockExecution:
         InvalidBlock, with nothing changed, when the block cannot follow the state.
         """
         self.view = view
-        self.block = BlockContext(timestamp_ms, l1_block, table)
+        self.block = BlockContext(timestamp_ms, origin, table)
         self._results: list[TransactionResult] = []
         self._executed = 0
         """Index of the last result that is of an executed transaction."""
@@ -202,7 +209,7 @@ def apply_block(view: StateView, block: OrderedBlock, table: Table) -> BlockResu
     `block.encoded` must hold the bytes of each transaction. Raises InvalidBlock, with nothing changed, when
     the block cannot follow the state.
     """
-    execution = BlockExecution(view, block.timestamp_ms, block.l1_block, block.messages, table)
+    execution = BlockExecution(view, block.timestamp_ms, block.origin, block.messages, table)
     for transaction, encoded in zip(block.transactions, block.encoded, strict=True):
         try:
             execution.execute(transaction, encoded)
@@ -221,13 +228,13 @@ class Simulation(Struct, frozen=True):
     after: Margin | None
 
 
-def simulate(view: StateView, timestamp_ms: int, l1_block: int, transaction: Transaction) -> Simulation:
+def simulate(view: StateView, timestamp_ms: int, transaction: Transaction) -> Simulation:
     """Executes a transaction alone in a block of its own, on a copy of what it touches."""
     overlay = Overlay(view)
     payload = transaction.payload
     account = payload.action.account if isinstance(payload, SignedAction) else 0
     before = margin(overlay, account)
-    execution = BlockExecution(overlay, timestamp_ms, l1_block, ())
+    execution = BlockExecution(overlay, timestamp_ms, same_origin(view), ())
     try:
         result = execution.execute(transaction)
     except Rejected as rejected:

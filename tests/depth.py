@@ -13,7 +13,7 @@ from state.leaves import Extras
 from state.recorder import RecordedExecution
 from state.transition import BlockExecution
 from tests.unit.test_transition_steps import Witnessed
-from tools.exchange import COIN, USD, Exchange, standard_exchange
+from tools.exchange import COIN, USD, Exchange, l1_origin, standard_exchange
 from tools.option_exchange import full_update, make_due, markets_of, series_message
 
 INDEX = 1_000 * USD
@@ -71,8 +71,8 @@ def witness_block(exchange: Exchange, *transactions: Transaction) -> set[int]:
     witnessed.store.leaves = exchange.leaves()
     witnessed.tree.update(dict.fromkeys(_genesis_keys(witnessed, exchange)))
     witnessed.tree.update(witnessed.store.leaves)
-    recorded = RecordedExecution(witnessed.store, exchange.now_ms, 0, (), witnessed.step)
-    made = BlockExecution(exchange.view, exchange.now_ms, 0, ())
+    recorded = RecordedExecution(witnessed.store, exchange.now_ms, l1_origin(0), (), witnessed.step)
+    made = BlockExecution(exchange.view, exchange.now_ms, l1_origin(0), ())
     for transaction in transactions:
         assert _outcome(recorded, transaction) == _outcome(made, transaction)
     result = made.end()

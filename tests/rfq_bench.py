@@ -26,7 +26,7 @@ from state.typed_data import message
 from tests.depth import chain_exchange, execution, quote_of, straddle
 from tests.unit.test_blocks import at_marks
 from tests.unit.test_feed import Sink
-from tools.exchange import USD
+from tools.exchange import USD, l1_origin
 
 DOMAIN = Domain(7, b"\x0c" * 20)
 SECRETS = (b"\x51" * 32, b"\x52" * 32, b"\x53" * 32)
@@ -130,7 +130,7 @@ class Bench:
 
     def _sealed(self, transaction: Any) -> None:
         self.exchange.send(transaction)
-        self.rfqs.sealed(ExecutedBlock(self.exchange.results[-1], 1, (), (), (transaction,)))
+        self.rfqs.sealed(ExecutedBlock(self.exchange.results[-1], 1, l1_origin(1), (), (), (transaction,)))
 
     def told(self, channel: str) -> list[Any]:
         """What was published there to the sink, in order, numbered without gaps."""

@@ -103,6 +103,8 @@ class ToyChain:
             encoded=encoded,
             messages=(JournalMessage(1, b"\x01" * 20, 7, b"deposit"),),
             table=(JournalMarket(1, 10_000, 1_000, 9_000_000),),
+            base_fee_wei=7,
+            excess_blob_gas=None,
         )
         self.replay_block(block)
         return block

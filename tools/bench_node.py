@@ -28,6 +28,7 @@ from state.eip712 import Domain
 from state.leaves import Publishers
 from state.signatures import address_of
 from tools.devnet import perpetual
+from tools.exchange import l1_origin
 from tools.market import MarketSpec, Trader
 
 DOMAIN = Domain(424_242, bytes.fromhex("5a" * 20))
@@ -45,7 +46,7 @@ class MessageList:
 
     async def run(self, link: L1Link, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        await link.inbox.put(self.messages[link.inbox_next :], 1)
+        await link.inbox.put(self.messages[link.inbox_next :], l1_origin(1))
         link.seen()
         await trio.sleep_forever()
 

@@ -56,6 +56,7 @@ from state.signatures import sign
 from state.store_records import JournalBatch
 from tools.bench_node import DOMAIN, PUBLISHER, SPEC, messages, traders
 from tools.devnet import perpetual
+from tools.exchange import l1_origin
 from tools.figure import Figure
 from tools.market import Trader
 from tools.midlife import NOWHERE, write_start
@@ -120,7 +121,7 @@ class _Journaling:
     def block(self, now_ms: int, queued: tuple[Any, ...], transactions: list[Transaction]) -> None:
         """Executes a block and waits until the disk has it; ends the batch when it is full."""
         limit = BatchesSection().max_bytes
-        outcomes, executed = self._machine.execute(now_ms, 1, queued, transactions, limit)
+        outcomes, executed = self._machine.execute(now_ms, l1_origin(1), queued, transactions, limit)
         assert executed is not None
         refused = [each for each in outcomes if isinstance(each, Exception)]
         if refused or len(outcomes) < len(transactions):

@@ -34,7 +34,9 @@ def block(number: int) -> JournalBlock:
     """A block of the size of ORDERS_PER_BLOCK orders."""
     word = number.to_bytes(32, "big")
     encoded = (word * (ORDERS_PER_BLOCK * BYTES_PER_ORDER // 32 + 1))[: ORDERS_PER_BLOCK * BYTES_PER_ORDER]
-    return JournalBlock(number, 1, word, number, word, number, 0, word, word * 2, word, encoded, (), ())
+    return JournalBlock(
+        number, 1, word, number, word, number, 0, word, word * 2, word, encoded, (), (), 7, None
+    )
 
 
 def append_figures(group: int) -> list[Figure]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from state.actions import Cancel, CancelOrder, Order, OrderKind, PlaceOrder, Side, Transaction
 from state.errors import Rejected
 from state.transition import BlockExecution
-from tools.exchange import COIN, USD, Exchange, standard_exchange
+from tools.exchange import COIN, USD, Exchange, l1_origin, standard_exchange
 from tools.figure import Figure, recover_cpu_seconds
 
 MARKETS = 4
@@ -102,7 +102,7 @@ def run(exchange: Exchange, blocks: Blocks) -> Tally:
     refused = fills = 0
     for transactions in blocks:
         exchange.now_ms += 50
-        execution = BlockExecution(exchange.view, exchange.now_ms, 0, ())
+        execution = BlockExecution(exchange.view, exchange.now_ms, l1_origin(0), ())
         for transaction in transactions:
             try:
                 execution.execute(transaction)

@@ -37,6 +37,7 @@ from state.store import Identity, Store
 from state.store_records import StoredBlock
 from tools.bench_node import DOMAIN, messages
 from tools.bench_rpc import ACCOUNTS, array_rate, bench_node
+from tools.exchange import l1_origin
 from tools.figure import Figure, recover_seconds
 
 LAST_BATCH_S = 4.0
@@ -84,7 +85,7 @@ def produced(data_dir: Path) -> list[DerivedBatch]:
                 l1_block_hash=bytes(32),
                 transaction_hash=bytes(32),
             )
-            batches.append(DerivedBatch(event, stored.data, queue[head.inbox_start :]))
+            batches.append(DerivedBatch(event, stored.data, queue[head.inbox_start :], {1: l1_origin(1)}))
             last_root = stored.root
     finally:
         store.close()
@@ -161,7 +162,7 @@ def _make_block(machine: Machine, block: BatchBlock, queue: list[L1Message]) -> 
         recover_payload(DOMAIN, payload, machine.markets.name_hash_of).transaction(payload)
         for payload in block.transactions
     ]
-    machine.execute(block.timestamp_ms, block.l1_block, messages, transactions, MAX_BATCH_BYTES)
+    machine.execute(block.timestamp_ms, l1_origin(block.l1_block), messages, transactions, MAX_BATCH_BYTES)
     return len(transactions)
 
 

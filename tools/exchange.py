@@ -27,13 +27,13 @@ from state.actions import (
     SignedAction,
     Transaction,
 )
-from state.block import BlockResult, L1Message, MessageKind, TransactionResult
+from state.block import BlockResult, L1Message, L1Origin, MessageKind, TransactionResult
 from state.cache import CachedState, MemorySource
-from state.genesis import genesis_leaves
+from state.genesis import FIRST_BASE_FEE_WEI, genesis_leaves
 from state.hashing import keccak
 from state.keys import PARAMETERS_KEY, SYSTEM_KEY, account_key, market_key, position_key
 from state.leaves import Account, FeeTerms, Instrument, Market, Parameters, Position, Publishers, System
-from state.transition import BlockExecution, next_batch, open_batch
+from state.transition import BlockExecution, next_batch, open_batch, same_origin
 from state.units import PPM
 
 USD = 1_000_000
@@ -74,6 +74,11 @@ def order(
     return Order(market, side, kind, price_uusd, size_ulots, **more)
 
 
+def l1_origin(number: int) -> L1Origin:
+    """A block of L1 with about the fees of the first price (`state.genesis`)."""
+    return L1Origin(number, FIRST_BASE_FEE_WEI, 229_870_000)
+
+
 def deposit_message(owner: bytes, account: int, amount_uusd: int, l1_block: int = 0) -> L1Message:
     return L1Message(MessageKind.DEPOSIT, VAULT, l1_block, owner + pack(">QQ", account, amount_uusd))
 
@@ -96,7 +101,7 @@ class Exchange:
     @contextmanager
     def block(self, *messages: L1Message) -> Iterator[BlockExecution]:
         """Everything inside goes into one block."""
-        self._execution = BlockExecution(self.view, self.now_ms, self.system.l1_block, messages)
+        self._execution = BlockExecution(self.view, self.now_ms, same_origin(self.view), messages)
         try:
             yield self._execution
         finally:

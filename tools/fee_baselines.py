@@ -95,6 +95,8 @@ class Straddle:
         )
 
     def observed(self, origin: BlockFees) -> None:
+        if origin.number == self.registers.l1_block:
+            return
         blob_wei = self._blob_wei(origin)
         origin_observed(self.registers, self.terms, origin.number, origin.base_fee_wei, blob_wei)
 

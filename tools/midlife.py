@@ -34,7 +34,7 @@ from state.actions import (
     SignedAction,
     Transaction,
 )
-from state.block import L1Message
+from state.block import L1Message, L1Origin
 from state.eip712 import Domain, action_digest, report_digest, transaction_hash, update_hash
 from state.errors import Rejected
 from state.genesis import GENESIS_ROOT, genesis_leaves
@@ -45,6 +45,7 @@ from state.proofs import MembershipProof
 from state.signatures import address_of, sign
 from state.store import Identity, Store
 from state.store_records import StoredBatch
+from state.transition import same_origin
 from state.tree import Tree
 from tools.bench_codec import MAKERS, SEED, TAKERS, Markets, SingleFlow
 from tools.market import MarketSpec, Trader, round_actions, rounds
@@ -173,10 +174,10 @@ class Sequencer:
     def close(self) -> None:
         self._opened.store.close()
 
-    def read(self, messages: Sequence[L1Message], l1_block: int) -> None:
+    def read(self, messages: Sequence[L1Message], origin: L1Origin) -> None:
         """A block of L1 messages, if there are any, at the time of the last block."""
         now_ms = self._machine.system.timestamp_ms
-        self._machine.execute(now_ms, l1_block, tuple(messages), (), MAX_BATCH_BYTES)
+        self._machine.execute(now_ms, origin, tuple(messages), (), MAX_BATCH_BYTES)
 
     def fill(self, flow: Iterable[Timed], prices: dict[int, int], max_bytes: int) -> Filled:
         """Executes the flow in blocks until the batch is full or the flow ends, and closes it.
@@ -192,7 +193,7 @@ class Sequencer:
                 transactions.append(self._report(now_ms, prices))
                 self._reported_ms = now_ms
             transactions.sort(key=lambda it: place_in_order(it.payload)[0])
-            outcomes, _ = machine.execute(now_ms, machine.system.l1_block, (), transactions, max_bytes)
+            outcomes, _ = machine.execute(now_ms, same_origin(machine.view), (), transactions, max_bytes)
             for transaction, outcome in zip(transactions, outcomes, strict=False):
                 if isinstance(outcome, Rejected):
                     refused[outcome.code.name] += 1

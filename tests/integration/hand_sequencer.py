@@ -25,7 +25,7 @@ from state.actions import (
     Transaction,
     Withdraw,
 )
-from state.block import BatchStart, BlockResult, L1Message
+from state.block import BatchStart, BlockResult, L1Message, L1Origin
 from state.cache import CachedState, MemorySource
 from state.codec import MarketEntry
 from state.eip712 import Domain, action_digest, report_digest, transaction_hash, update_hash
@@ -35,7 +35,7 @@ from state.keys import SYSTEM_KEY, instrument_key, market_key
 from state.leaves import Instrument, Market, System
 from state.proofs import MembershipProof, branch_hash, leaf_hash, verify_membership
 from state.signatures import address_of, recover, sign
-from state.transition import BlockExecution, close_batch, next_batch, open_batch, void_batch
+from state.transition import BlockExecution, close_batch, next_batch, open_batch, same_origin, void_batch
 from state.tree import Tree
 
 INSTRUMENT = "BTC-PERPETUAL"
@@ -158,7 +158,7 @@ class HandSequencer:
     def block(
         self,
         at_ms: int,
-        l1_block: int,
+        origin: L1Origin | None,
         messages: Sequence[L1Message] = (),
         transactions: Sequence[Transaction] = (),
     ) -> BlockResult:
@@ -166,7 +166,8 @@ class HandSequencer:
         if self._start is None:
             self._start = next_batch(self._view)
             open_batch(self._view, self._start)
-        execution = BlockExecution(self._view, at_ms, l1_block, tuple(messages))
+        origin = origin or same_origin(self._view)
+        execution = BlockExecution(self._view, at_ms, origin, tuple(messages))
         for transaction in transactions:
             execution.execute(transaction)
         result = execution.end()

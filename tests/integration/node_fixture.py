@@ -46,6 +46,7 @@ from state.eip712 import Domain, action_digest, report_digest
 from state.hashing import keccak
 from state.leaves import Instrument, Publishers
 from state.signatures import address_of, sign
+from tools.exchange import l1_origin
 
 DOMAIN = Domain(424_242, bytes.fromhex("5a" * 20))
 SEQUENCER = SecretKey(b"\x77" * 32)
@@ -189,7 +190,7 @@ class Running:
     async def open_market(self, traders: list[Trader], price_uusd: int = PRICE) -> None:
         """Instrument, deposits and first prices, as L1 and publishers would bring them."""
         messages = opening_messages([trader.address for trader in traders])
-        await self.node.inbox.put(messages, 1)
+        await self.node.inbox.put(messages, l1_origin(1))
         machine = self.node.opened.machine
         await self.until(lambda: machine.system.inbox_next == len(messages))
         for trader in traders:

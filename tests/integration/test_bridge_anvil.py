@@ -72,7 +72,7 @@ async def test_blobs_and_calldata_are_both_verified_from_l1_alone(tmp_path: Path
             store, signer = MemoryStore(), devnet_signer(POSTER)
             blobs = Limits(data="blobs", confirmations=0)
             await until_idle(Poster(bridge.rollup, signer, sequencer, store, blobs, kzg=kzg))
-            sequencer.block(int(time.time()) * 1000 + 500, follower.l1_block)
+            sequencer.block(int(time.time()) * 1000 + 500, follower.origin)
             sequencer.close()
             calldata = Limits(data="calldata", confirmations=0)
             await until_idle(Poster(bridge.rollup, signer, sequencer, store, calldata))
@@ -97,8 +97,9 @@ async def test_a_reorg_that_drops_a_batch_and_a_deposit_is_survived() -> None:
             client, bridge.deployment.inbox_address, bridge.deployment.deploy_block, confirmations=0
         )
         assert len(await read_all(deep)) == 4
-        last_deposit = deep.l1_block
-        sequencer.block(int(time.time()) * 1000, 1)
+        assert deep.origin is not None
+        last_deposit = deep.origin.number
+        sequencer.block(int(time.time()) * 1000, None)
         sequencer.close()
         limits = Limits(data="calldata", confirmations=30)
         poster = Poster(bridge.rollup, devnet_signer(POSTER), sequencer, MemoryStore(), limits, diary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -13,16 +14,16 @@ from l1_bridge.blobs import KzgWorker, pack, with_sidecar
 from l1_bridge.client import RpcClient
 from l1_bridge.deploy import deposit, force_withdrawal, govern, mint_test_dollars
 from l1_bridge.embedded import EmbeddedL1
-from l1_bridge.inbox import InboxDiverged, InboxFollower, Messages, Reorged
+from l1_bridge.inbox import NO_HASH, InboxDiverged, InboxFollower, Messages, Reorged, rolling_hash
 from l1_bridge.keys import devnet_signer
 from l1_bridge.poster import Poster
 from l1_bridge.posting import Idle, Limits
 from l1_bridge.replay import Replay, state_directory
-from l1_bridge.types import L1Refused, L1Reverted
+from l1_bridge.types import L1Refused, L1Reverted, L1Unavailable
 from l1_bridge.verifier import RootMismatch, VerifiedBatch, Verifier
 from l1_bridge.withdrawals import claim, is_paid, prove, wait_final
 from state.actions import Side
-from state.block import L1Message
+from state.block import L1Message, L1Origin
 from state.eip712 import Domain
 from state.genesis import GENESIS_ROOT
 from state.signatures import address_of
@@ -86,10 +87,10 @@ async def first_batch(sequencer: HandSequencer, follower: InboxFollower, recipie
     """Deposits, prices, a trade, and a withdrawal of 1,000 dollars."""
     now_ms = int(time.time()) * 1000
     messages = await read_all(follower)
-    sequencer.block(now_ms, follower.l1_block, messages)
+    sequencer.block(now_ms, follower.origin, messages)
     sequencer.block(
         now_ms + 50,
-        follower.l1_block,
+        follower.origin,
         (),
         [
             sequencer.prices(PRICE_UUSD, now_ms + 50),
@@ -99,7 +100,7 @@ async def first_batch(sequencer: HandSequencer, follower: InboxFollower, recipie
     )
     assert len(sequencer.results[-1].trades) == 1
     sequencer.block(
-        now_ms + 100, follower.l1_block, (), [sequencer.withdraw(2, recipient, 1_000_000_000, now_ms + 100)]
+        now_ms + 100, follower.origin, (), [sequencer.withdraw(2, recipient, 1_000_000_000, now_ms + 100)]
     )
 
 
@@ -133,7 +134,7 @@ async def test_from_deposit_to_payout(tmp_path: Path) -> None:
 
         reports = await read_all(follower)
         assert [message.kind for message in reports] == [8]
-        sequencer.block(int(time.time()) * 1000 + 1_000, follower.l1_block, reports)
+        sequencer.block(int(time.time()) * 1000 + 1_000, follower.origin, reports)
         sequencer.close()
         await post_all(poster)
         (second,) = await verify(bridge, tmp_path)
@@ -240,7 +241,7 @@ async def test_a_verifier_starts_again_when_the_guardian_reverted_what_it_verifi
             confirmations=0,
         )
         messages = await read_all(again)
-        other.block(int(time.time()) * 1000 + 2_000, again.l1_block, messages[:4])
+        other.block(int(time.time()) * 1000 + 2_000, again.origin, messages[:4])
         other.close()
         await post_all(Poster(bridge.rollup, devnet_signer(POSTER), other, MemoryStore(), LIMITS))
         (verified,) = await verify(bridge, tmp_path)
@@ -267,6 +268,62 @@ async def test_the_inbox_follower_unwinds_a_reorg_and_reads_what_replaced_it() -
         (replacement,) = await read_all(follower)
         assert replacement.payload != taken_back[0].payload
         assert follower.next_index == len(before) + 1
+
+
+@dataclass
+class Made:
+    """Blocks were made with this as their last origin (`inbox.Executed`)."""
+
+    origin: L1Origin
+
+    @property
+    def l1_block(self) -> int:
+        return self.origin.number
+
+    def agrees(self, origin: L1Origin) -> bool:
+        return self.origin == origin
+
+
+async def test_an_origin_whose_fees_a_reorg_changed_is_noticed() -> None:
+    with EmbeddedL1(block_time_s=0) as l1, connected(l1.url) as (client, transport):
+        bridge = await deployed(l1.url, client, transport, GENESIS_ROOT)
+        snapshot = await client.raw_request("evm_snapshot", [])
+        await start(bridge)
+        await client.raw_request("evm_mine", ["0x2"])
+        head = await client.head()
+        place = bridge.deployment.inbox_address, bridge.deployment.deploy_block
+        made = Made(head.origin)
+        follower = InboxFollower(client, *place, confirmations=0, executed=made)
+        assert len(await read_all(follower)) == 4
+        assert follower.origin == head.origin
+
+        await client.raw_request("evm_revert", [snapshot])
+        with pytest.raises(L1Unavailable, match=f"block {head.number} is gone"):
+            await follower.poll()
+        await client.raw_request("evm_mine", ["0x40"])
+        assert isinstance(await follower.poll(), Reorged)
+        other = await client.block(head.number)
+        assert other is not None
+        assert other.base_fee_wei < head.base_fee_wei, "nothing was sent: gas became cheaper"
+        for again in (follower, InboxFollower(client, *place, confirmations=0, executed=made)):
+            with pytest.raises(InboxDiverged, match=f"block {head.number} on L1 has other fees"):
+                await again.poll()
+        made.origin = other.origin
+        assert await read_all(follower) == []
+
+
+async def test_messages_before_the_last_origin_are_still_read() -> None:
+    """A block need not read all messages up to its origin."""
+    with EmbeddedL1(block_time_s=0) as l1, connected(l1.url) as (client, transport):
+        bridge = await deployed(l1.url, client, transport, GENESIS_ROOT)
+        _, follower, _ = await start(bridge)
+        messages = await read_all(follower)
+        head = await client.head()
+        consumed = rolling_hash(NO_HASH, messages[0])
+        later = InboxFollower(
+            client, bridge.deployment.inbox_address, head.number, 1, consumed, confirmations=0
+        )
+        assert await read_all(later) == messages[1:]
 
 
 async def test_messages_surface_only_with_confirmations() -> None:

@@ -42,7 +42,7 @@ async def test_orders_in_the_very_block_that_lists_their_market(tmp_path: Path) 
         messages = await read_all(follower)
         result = sequencer.block(
             now_ms,
-            follower.l1_block,
+            follower.origin,
             messages,
             [
                 sequencer.prices(PRICE_UUSD, now_ms),
@@ -63,7 +63,7 @@ async def test_bytes_that_are_no_block_are_ignored_and_counted(tmp_path: Path) -
         bridge = await deployed(l1.url, client, transport, GENESIS_ROOT)
         sequencer, follower, poster = await start(bridge)
         messages = await read_all(follower)
-        sequencer.block(int(time.time()) * 1000, follower.l1_block, messages)
+        sequencer.block(int(time.time()) * 1000, follower.origin, messages)
         sequencer.close(tail=b"\xff" * 9)
         await post_all(poster)
         sequencer.void(b"not a batch")
@@ -88,7 +88,7 @@ async def test_it_goes_on_where_it_was_interrupted_with_a_recovery_process(tmp_p
             transactions = [sequencer.prices(PRICE_UUSD, at_ms)]
             if number:
                 transactions.append(sequencer.place(1, Side.BUY, PRICE_UUSD, 10_000, at_ms))
-            sequencer.block(at_ms, follower.l1_block, messages, transactions)
+            sequencer.block(at_ms, follower.origin, messages, transactions)
             sequencer.close()
             await post_all(poster)
         seen: list[int] = []
@@ -127,7 +127,7 @@ async def test_following_goes_on_with_batches_to_come(tmp_path: Path) -> None:
                 for number in (1, 2):
                     at_ms = int(time.time()) * 1000 + number
                     messages = await read_all(follower)
-                    sequencer.block(at_ms, follower.l1_block, messages)
+                    sequencer.block(at_ms, follower.origin, messages)
                     sequencer.close()
                     await post_all(poster)
                     assert (await receive.receive()).batch == number
@@ -154,7 +154,7 @@ async def test_a_poster_refuses_what_the_contract_would() -> None:
     with EmbeddedL1(block_time_s=0) as l1, connected(l1.url) as (client, transport):
         bridge = await deployed(l1.url, client, transport, GENESIS_ROOT)
         sequencer, follower, _ = await start(bridge)
-        sequencer.block(int(time.time()) * 1000 + 10**9, follower.l1_block)
+        sequencer.block(int(time.time()) * 1000 + 10**9, follower.origin)
         sequencer.close()
         signer = devnet_signer(POSTER)
         poster = Poster(bridge.rollup, signer, sequencer, MemoryStore(), LIMITS)

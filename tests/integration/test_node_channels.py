@@ -48,6 +48,7 @@ from tests.integration.node_fixture import (
     running_node,
 )
 from tests.integration.ws_fixture import Socket, open_socket
+from tools.exchange import l1_origin
 from tools.option_exchange import series_message
 
 HEARTBEAT_MS = 15 * 60_000
@@ -179,7 +180,7 @@ class Dated:
         )
         machine = self.node.node.opened.machine
         before = machine.system.inbox_next
-        await self.node.node.inbox.put(messages, 1)
+        await self.node.node.inbox.put(messages, l1_origin(1))
         await self.node.until(lambda: machine.system.inbox_next == before + len(messages))
         await self.node.until(lambda: self.name in machine.markets.by_name)
         self.names[machine.markets.number_of(self.name)] = self.name

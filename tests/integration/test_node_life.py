@@ -32,6 +32,7 @@ from tests.integration.node_fixture import (
     config_for,
     running_node,
 )
+from tools.exchange import l1_origin
 
 SLOW_BLOCKS = BlocksSection(block_interval_ms=60_000)
 
@@ -206,7 +207,7 @@ async def test_bad_l1_messages_are_consumed_and_harmless(tmp_path: Path) -> None
         await node.open_market(traders())
         before = node.node.opened.machine.system.inbox_next
         bad = [L1Message(MessageKind.DEPOSIT, bytes(20), 1, b"short"), L1Message(99, bytes(20), 1, b"")]
-        await node.node.inbox.put(bad, 5)
+        await node.node.inbox.put(bad, l1_origin(5))
         await node.until(lambda: node.node.opened.machine.system.inbox_next == before + 2)
 
 

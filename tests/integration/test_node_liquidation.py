@@ -20,6 +20,7 @@ from state.hashing import keccak
 from state.leaves import Account, Feed, FeeTerms, System
 from state.proofs import AbsenceProof, MembershipProof, verify_absence, verify_membership
 from tests.integration.node_fixture import COIN, PRICE, USD, Running, Trader, running_node
+from tools.exchange import l1_origin
 
 KEEPER_SECRET = b"\x31" * 32
 
@@ -37,7 +38,7 @@ async def leveraged(node: Running, all_of_them: list[Trader]) -> Trader:
     machine = node.node.opened.machine
     before = machine.system.inbox_next
     free = L1Message(MessageKind.SET_FEES, bytes(20), 1, FeeTerms(risk_ppm=0).encode())
-    await node.node.inbox.put([free], 1)
+    await node.node.inbox.put([free], l1_origin(1))
     await node.until(lambda: machine.system.inbox_next > before)
     await node.send_prices(PRICE)
     await node.send(seller.order(Side.SELL, PRICE, 60 * COIN))

@@ -25,6 +25,7 @@ from sequencer.oracle_values import feed_name
 from sequencer.signing import SecretKey
 from state.block import L1Message, MessageKind
 from tests.integration.node_fixture import PUBLISHER_SECRETS, Running, Trader, running_node
+from tools.exchange import l1_origin
 
 WHEN = datetime.combine(datetime.now(UTC).date() + timedelta(days=30), datetime.min.time(), UTC).replace(
     hour=8
@@ -54,7 +55,7 @@ async def open_feeds(node: Running) -> None:
         for kind, name in feeds
     ]
     machine = node.node.opened.machine
-    await node.node.inbox.put(messages, machine.system.inbox_next)
+    await node.node.inbox.put(messages, l1_origin(machine.system.inbox_next))
     wanted = machine.system.inbox_next + len(messages)
     await node.until(lambda: machine.system.inbox_next == wanted)
 

@@ -28,7 +28,7 @@ from tools.auction_sim import (
     ranking,
     try_operator,
 )
-from tools.exchange import COIN, USD, VAULT, Exchange, standard_exchange
+from tools.exchange import COIN, USD, VAULT, Exchange, l1_origin, standard_exchange
 
 bids_of = st.lists(st.integers(0, 12), min_size=2, max_size=7)
 FAR = Order(1, Side.BUY, OrderKind.LIMIT, 900 * USD, 100)
@@ -190,7 +190,7 @@ def test_random_traffic_pays_makers_from_pots_and_conserves_money(seed: int) -> 
     paid = rewards = 0
     for _ in range(60):
         transactions = run.traffic.block()
-        execution = BlockExecution(run.view, run.traffic.now_ms, 0, run.traffic.messages())
+        execution = BlockExecution(run.view, run.traffic.now_ms, l1_origin(0), run.traffic.messages())
         for transaction in transactions:
             run.execute(execution, transaction)
         result = execution.end()

@@ -22,7 +22,7 @@ from state.transition import BlockExecution, close_batch, next_batch, open_batch
 from state.units import MAX_PRICE_UUSD
 from tests.property.test_fees import random_terms
 from tests.random_exchange import Traffic
-from tools.exchange import VAULT
+from tools.exchange import VAULT, l1_origin
 
 BLOCKS = 120
 
@@ -55,7 +55,7 @@ class Load:
             L1Message(MessageKind.SET_FEES, VAULT, 0, random_terms(self.chance).encode()),
             L1Message(MessageKind.SET_L1_TERMS, VAULT, 0, l1_terms.encode()),
         ]
-        BlockExecution(self.view, self.traffic.now_ms, 0, messages).end()
+        BlockExecution(self.view, self.traffic.now_ms, l1_origin(0), messages).end()
 
     def cost(self) -> L1Message:
         base = self.chance.choice((1, 10**9, 10**11, 10**13))
@@ -79,7 +79,7 @@ class Load:
     def execute(self, transactions: list[Transaction]) -> dict[int, tuple[int, ...]]:
         """A block of them; what was charged, by index."""
         messages = [self.cost()] if self.chance.random() < 0.3 else []
-        execution = BlockExecution(self.view, self.traffic.now_ms, 0, messages)
+        execution = BlockExecution(self.view, self.traffic.now_ms, l1_origin(0), messages)
         charged = {}
         for index, transaction in enumerate(transactions):
             try:

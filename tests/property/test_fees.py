@@ -19,7 +19,7 @@ from state.leaves import FeeMarket, FeeTerms, System
 from state.transition import BlockExecution, next_batch, open_batch
 from state.units import PPM
 from tests.random_exchange import Traffic
-from tools.exchange import VAULT
+from tools.exchange import VAULT, l1_origin
 
 BLOCKS = 60
 
@@ -55,7 +55,7 @@ def test_charges_of_random_traffic(seed: int) -> None:
         before = (market.execution_pusd, market.data_pusd, market.growth_pusd)
         then_ms, fees, insurance = system.timestamp_ms, system.fees_uusd, system.insurance_uusd
         transactions = traffic.block()
-        execution = BlockExecution(view, traffic.now_ms, 0, messages)
+        execution = BlockExecution(view, traffic.now_ms, l1_origin(0), messages)
         if number > 1:
             seconds = -(-(traffic.now_ms - then_ms) // 1_000)
             after = (market.execution_pusd, market.data_pusd, market.growth_pusd)

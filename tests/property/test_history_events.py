@@ -21,6 +21,7 @@ from state.codec import Table, decode_transaction, read_varint
 from state.genesis import genesis_leaves
 from state.leaves import Account, AccountOrder
 from tests.random_exchange import Traffic
+from tools.exchange import l1_origin
 
 BLOCKS = 150
 MAX_BATCH_BYTES = 2**40
@@ -49,7 +50,9 @@ class Run:
     def add(self, traffic: Traffic, first: bool = False) -> None:
         transactions = [] if first else traffic.block()
         messages = tuple(traffic.setup() if first else traffic.messages())
-        _, executed = self.machine.execute(traffic.now_ms, 0, messages, transactions, MAX_BATCH_BYTES)
+        _, executed = self.machine.execute(
+            traffic.now_ms, l1_origin(0), messages, transactions, MAX_BATCH_BYTES
+        )
         if executed is None:
             return
         self.executed.append(executed)
@@ -171,7 +174,7 @@ def test_a_block_that_is_executed_again_gives_the_same(run: Run) -> None:
         header = executed.result.header
         encoded = encoded_of(executed, table)
         block = OrderedBlock(
-            header.timestamp_ms, header.l1_block, executed.messages, executed.transactions, encoded
+            header.timestamp_ms, l1_origin(header.l1_block), executed.messages, executed.transactions, encoded
         )
         again, first = BlockEvents(machine.replay(block, table)), BlockEvents(executed)
         for stream in ("orders", "trades", "money"):

@@ -33,6 +33,7 @@ from state.block import BlockHeader, BlockResult, L1Message, MessageKind, Messag
 from state.cache import CachedState, MemorySource
 from state.genesis import genesis_leaves
 from state.store import HISTORY, Write
+from tools.exchange import l1_origin
 
 START_MS = 1_700_000_000_000
 ACCOUNTS = 4
@@ -156,7 +157,7 @@ def executed_block(
         for index, account in enumerate(deposits)
     )
     result = BlockResult(header, bytes(32), results, (), tuple(trades), (), (), (), b"", order_ends=(0,))
-    return ExecutedBlock(result, 1, messages, (), ())
+    return ExecutedBlock(result, 1, l1_origin(1), messages, (), ())
 
 
 def places(pages: Iterator[list[Placed]]) -> list[Place]:

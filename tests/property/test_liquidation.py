@@ -21,7 +21,7 @@ from state.transition import BlockExecution
 from tests.liquidations import Crash
 from tests.property.test_transition_total import check_invariants
 from tests.unit.test_transition_steps import Witnessed, outcome
-from tools.exchange import USD, Exchange
+from tools.exchange import USD, Exchange, l1_origin
 
 
 class Checked(Exchange):
@@ -81,7 +81,7 @@ class WitnessedExchange(Exchange):
 
     def again(self, messages: tuple[L1Message, ...], l1_block: int) -> None:
         recorded = RecordedExecution(
-            self.witnessed.store, self.now_ms, l1_block, messages, self.witnessed.step
+            self.witnessed.store, self.now_ms, l1_origin(l1_block), messages, self.witnessed.step
         )
         for transaction in self.sent:
             outcome(recorded, transaction)

@@ -34,6 +34,7 @@ from state.transition import BlockExecution, next_batch, open_batch
 from state.units import MAX_DUE_STEPS, SETTLEMENT_WINDOW_MS
 from tests.property.test_transition_total import check_invariants
 from tests.random_options import OptionTraffic
+from tools.exchange import l1_origin
 
 BLOCKS = 200
 
@@ -48,12 +49,12 @@ class OptionRun:
         self.events: Counter[int] = Counter()
         self.trades: Counter[bool] = Counter()
         open_batch(self.view, next_batch(self.view))
-        BlockExecution(self.view, self.traffic.now_ms, 0, self.traffic.setup()).end()
+        BlockExecution(self.view, self.traffic.now_ms, l1_origin(0), self.traffic.setup()).end()
         self.save()
 
     def block(self) -> None:
         transactions = self.traffic.block(12)
-        execution = BlockExecution(self.view, self.traffic.now_ms, 0, self.traffic.messages())
+        execution = BlockExecution(self.view, self.traffic.now_ms, l1_origin(0), self.traffic.messages())
         assert execution.progress.due <= MAX_DUE_STEPS
         for transaction in transactions:
             try:

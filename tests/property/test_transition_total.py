@@ -33,7 +33,7 @@ from state.leaves import Account, Market, Position, RestingOrder
 from state.transition import BlockExecution, close_batch, next_batch, open_batch
 from tests.property.action_strategies import TABLE, payloads
 from tests.random_exchange import Traffic
-from tools.exchange import PUBLISHERS, owner_address, standard_exchange
+from tools.exchange import PUBLISHERS, l1_origin, owner_address, standard_exchange
 
 BLOCKS = 60
 
@@ -49,11 +49,11 @@ class Run:
         self.executed = self.refused = self.trades = 0
         self.liquidations: Counter[int] = Counter()
         open_batch(self.view, next_batch(self.view))
-        BlockExecution(self.view, self.traffic.now_ms, 0, self.traffic.setup()).end()
+        BlockExecution(self.view, self.traffic.now_ms, l1_origin(0), self.traffic.setup()).end()
 
     def block(self) -> None:
         transactions = self.traffic.block()
-        execution = BlockExecution(self.view, self.traffic.now_ms, 0, self.traffic.messages())
+        execution = BlockExecution(self.view, self.traffic.now_ms, l1_origin(0), self.traffic.messages())
         for transaction in transactions:
             self.execute(execution, transaction)
         self.trades += len(execution.end().trades)
@@ -133,7 +133,7 @@ def test_whatever_decodes_is_executed_or_refused(
 ) -> None:
     """Any payload that a batch can hold, in a replay with any table; or as it comes in."""
     exchange = standard_exchange(4, 2)
-    block = BlockExecution(exchange.view, exchange.now_ms, 0, (), TABLE if is_replay else None)
+    block = BlockExecution(exchange.view, exchange.now_ms, l1_origin(0), (), TABLE if is_replay else None)
     for payload, owner in listed:
         signers: tuple[bytes | None, ...] = (owner_address(owner),)
         if isinstance(payload, OracleUpdate):
@@ -184,6 +184,6 @@ def test_numbers_of_leaves_stay_in_their_fields_at_the_end_of_time() -> None:
     run = Run(1, 0)
     run.traffic.now_ms = MAX_TIMESTAMP_MS - 10
     run.traffic.mark = [10**15, 10**15]
-    BlockExecution(run.view, run.traffic.now_ms, 2**63 - 1, ()).end()
+    BlockExecution(run.view, run.traffic.now_ms, l1_origin(2**63 - 1), ()).end()
     assert len(run.view.get(SYSTEM_KEY).encode()) == 189
     assert run.view.get(PARAMETERS_KEY) is not None

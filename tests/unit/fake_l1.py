@@ -110,7 +110,7 @@ class FakeL1:
     async def head(self) -> L1Block:
         self.trouble("head")
         number = len(self.blocks) - 1
-        return L1Block(number, self._hash(number), self._hash(number - 1), number, self.base_fee_wei)
+        return L1Block(number, self._hash(number), self._hash(number - 1), number, self.base_fee_wei, 0)
 
     async def block(self, which: int | bytes | str) -> L1Block | None:
         raise NotImplementedError

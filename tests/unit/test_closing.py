@@ -22,6 +22,7 @@ from sequencer.machine import ClosedBatch
 from sequencer.metrics import Metrics
 from state import wire
 from tests.unit.test_executor import INTERVAL_MS, Bench, _update, opened
+from tools.exchange import standard_exchange
 from tools.services import node_config
 
 GWEI = 10**9
@@ -153,8 +154,8 @@ async def test_flow_is_measured_over_the_last_batch_and_this_one(
 
 
 async def test_old_prices_count_as_none(autojump_clock: trio.testing.MockClock) -> None:
-    nothing = SimpleNamespace(inbox_next=0, inbox_hash=b"", l1_block=0)
-    link = L1Link(None, None, None, None, Metrics(), nothing, lambda: None)  # type: ignore[arg-type]
+    view = standard_exchange(1).view
+    link = L1Link(None, None, None, None, Metrics(), view, lambda: None)  # type: ignore[arg-type]
     assert link.side() is None, "no poster, no L1"
     link.poster = SimpleNamespace(state="idle")  # type: ignore[assignment]
     assert link.side() == L1Side(None, 0)

@@ -20,7 +20,7 @@ class Chain:
     async def head(self) -> L1Block:
         if self.ahead_s is None:
             raise L1Unavailable("away")
-        return L1Block(1, bytes(32), bytes(32), int(time.time()) + self.ahead_s, 0)
+        return L1Block(1, bytes(32), bytes(32), int(time.time()) + self.ahead_s, 0, None)
 
 
 def ahead_of(clock: DevnetClock) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from l1_bridge.batch import BatchBlock, named_markets
+from l1_bridge.batch import BatchBlock, decode_batch, named_markets
 from l1_bridge.derivation import DerivedBatch
 from l1_bridge.recovery import recover_batch, recover_payload
 from l1_bridge.replay import Replay
@@ -53,6 +53,7 @@ from tests.integration.node_fixture import (
 )
 from tests.tree_model import MemoryStore
 from tests.unit.test_executor import START_MS, Bench, opened
+from tools.exchange import l1_origin
 from tools.option_exchange import series_message
 
 OWNERS = (b"\x31" * 32, b"\x32" * 32)
@@ -107,7 +108,9 @@ class Made:
         transactions: list[Transaction] = [
             recover_payload(DOMAIN, payload, names).transaction(payload) for payload in payloads
         ]
-        outcomes, executed = self.machine.execute(self.now_ms, 1, messages, transactions, MAX_BYTES)
+        outcomes, executed = self.machine.execute(
+            self.now_ms, l1_origin(1), messages, transactions, MAX_BYTES
+        )
         if executed is not None:
             self.lives += [event.change for event in executed.result.life]
         assert not any(isinstance(outcome, Rejected) for outcome in outcomes)
@@ -186,21 +189,31 @@ def test_the_verifier_comes_to_the_same_roots(made: Made, tmp_path: Path) -> Non
     """iMACHINE_002: prices in a batch are deltas from the references in its head."""
     with Replay(tmp_path, DOMAIN) as replay:
         for number, batch in enumerate(made.batches, 1):
-            derived = DerivedBatch(
-                event_of(number, made), batch.data, tuple(made.messages) if number == 1 else ()
-            )
+            messages = tuple(made.messages) if number == 1 else ()
+            derived = DerivedBatch(event_of(number, made), batch.data, messages, {1: l1_origin(1)})
             done = replay.execute(derived, recover_batch(DOMAIN, batch.data, replay.names()))
             assert (done.root, done.ignored_bytes) == (made.roots[number - 1], 0)
             replay.keep(number)
+
+
+def test_a_block_whose_origin_was_not_on_l1_yet_is_not_read(made: Made, tmp_path: Path) -> None:
+    """Nor is what follows it: derivation finds the headers of blocks before the posting alone."""
+    with Replay(tmp_path, DOMAIN) as replay:
+        data = made.batches[0].data
+        derived = DerivedBatch(
+            event_of(1, made), data, tuple(made.messages), {0: l1_origin(0), 2: l1_origin(2)}
+        )
+        done = replay.execute(derived, recover_batch(DOMAIN, data, replay.names()))
+        assert done.blocks == ()
+        assert done.ignored_bytes == len(data) - decode_batch(data).head_bytes
 
 
 def test_the_name_of_what_is_gone_is_empty_whenever_signers_were_found(made: Made, tmp_path: Path) -> None:
     with Replay(tmp_path, DOMAIN) as replay:
         before: dict[int, bytes] = {}
         for number, batch in enumerate(made.batches, 1):
-            derived = DerivedBatch(
-                event_of(number, made), batch.data, tuple(made.messages) if number == 1 else ()
-            )
+            messages = tuple(made.messages) if number == 1 else ()
+            derived = DerivedBatch(event_of(number, made), batch.data, messages, {1: l1_origin(1)})
             replay.execute(derived, recover_batch(DOMAIN, batch.data, replay.names()))
             replay.keep(number)
             before = before or dict(replay.names())
@@ -220,7 +233,7 @@ def test_the_name_of_what_is_gone_is_empty_whenever_signers_were_found(made: Mad
         block = BatchBlock(made.now_ms + 1, 1, 0, (payload,), encoded=(b"",))
         stale = recover_payload(DOMAIN, payload, before.__getitem__)
         found = [
-            replay._transactions(block, (), [signed], {})
+            replay._transactions(block, l1_origin(1), (), [signed], {})
             for signed in (stale, None, recover_payload(DOMAIN, payload, replay.names().__getitem__))
         ]
         assert found[0] == found[1]
@@ -243,7 +256,7 @@ def test_a_bulk_action_that_names_what_is_gone_is_refused(made: Made) -> None:
         orders=(),
     )
     transaction = Transaction(SignedAction(action, bytes(64)), (address_of(OWNERS[0]),), bytes(32))
-    (outcome,), executed = made.machine.execute(made.now_ms, 1, (), [transaction], MAX_BYTES)
+    (outcome,), executed = made.machine.execute(made.now_ms, l1_origin(1), (), [transaction], MAX_BYTES)
     assert executed is None
     assert isinstance(outcome, Rejected)
     assert outcome.code is RejectCode.UNKNOWN_INSTRUMENT
@@ -277,7 +290,7 @@ async def trickle(bench: Bench, until_ms: int) -> None:
 async def test_blocks_are_made_for_what_is_due(autojump_clock: trio.testing.MockClock) -> None:
     """Without a transaction: listing, settlement, delisting; and none when nothing is due."""
     async with opened() as bench:
-        await bench.inbox.put([SERIES], 1)
+        await bench.inbox.put([SERIES], l1_origin(1))
         await trio.sleep(0.2)
         assert NAME in bench.machine.markets.by_name
         bench.offset_ms = (EXPIRY_S - 1_800) * MS_PER_S - round(trio.current_time() * 1000) - 100
@@ -297,7 +310,7 @@ async def test_blocks_are_made_for_what_is_due(autojump_clock: trio.testing.Mock
 
 async def test_much_that_is_due_takes_the_next_blocks(autojump_clock: trio.testing.MockClock) -> None:
     async with opened() as bench:
-        await bench.inbox.put([series_message("BTC", strikes=128, step_uusd=100 * USD)], 1)
+        await bench.inbox.put([series_message("BTC", strikes=128, step_uusd=100 * USD)], l1_origin(1))
         await trio.sleep(0.5)
         counts = [len(block.result.life) for block in bench.blocks if block.result.life]
         assert sum(counts) == 1 + 2 * 257

@@ -42,6 +42,7 @@ from tests.integration.node_fixture import (
     oracle_update,
     signed_json,
 )
+from tools.exchange import l1_origin
 
 START_MS = 1_700_000_000_000
 INTERVAL_MS = 50
@@ -193,7 +194,7 @@ async def opened(**sections: Any) -> AsyncIterator[Bench]:
     bench = Bench(**sections)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.executor.run)
-        await bench.inbox.put(opening_messages([address_of(OWNER)]), 1)
+        await bench.inbox.put(opening_messages([address_of(OWNER)]), l1_origin(1))
         bench.executor.seal_now()
         await trio.sleep(0.2)
         bench.ingress.submit_update(wire.to_oracle_update(_update(bench.now_ms())), True)
@@ -324,7 +325,7 @@ async def test_draining_executes_everything_accepted(autojump_clock: trio.testin
     bench = Bench(blocks=BlocksSection(block_interval_ms=60_000))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.executor.run)
-        await bench.inbox.put(opening_messages([address_of(OWNER)]), 1)
+        await bench.inbox.put(opening_messages([address_of(OWNER)]), l1_origin(1))
         bench.executor.drain()
     assert bench.machine.system.inbox_next == 3
     assert trio.current_time() < 60

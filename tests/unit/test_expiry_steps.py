@@ -13,6 +13,7 @@ from state.recorder import RecordedExecution, StepRecord
 from state.transition import BlockExecution, next_batch, open_batch
 from tests.random_options import OptionTraffic
 from tests.unit.test_transition_steps import Witnessed, outcome
+from tools.exchange import l1_origin
 
 MAX_BLOCKS = 250
 
@@ -47,8 +48,8 @@ def test_every_step_executes_from_its_witness() -> None:
     changes: Counter[int] = Counter()
     for _ in range(MAX_BLOCKS):
         transactions = traffic.block(3)
-        recorded = RecordedExecution(witnessed.store, traffic.now_ms, 0, messages, witnessed.step)
-        made = BlockExecution(view, traffic.now_ms, 0, messages)
+        recorded = RecordedExecution(witnessed.store, traffic.now_ms, l1_origin(0), messages, witnessed.step)
+        made = BlockExecution(view, traffic.now_ms, l1_origin(0), messages)
         for transaction in transactions:
             assert outcome(recorded, transaction) == outcome(made, transaction)
         result = made.end()

@@ -46,7 +46,7 @@ from state.errors import RejectCode
 from state.genesis import genesis_leaves
 from state.signatures import address_of
 from tests.integration.node_fixture import COIN, MARKET, PRICE, PUBLISHER_SECRETS, USD, opening_messages
-from tools.exchange import owner_address
+from tools.exchange import l1_origin, owner_address
 
 NOW_MS = 1_700_000_000_000
 ALICE, BOB, CAROL = 1, 2, 3
@@ -75,7 +75,7 @@ class Desk:
     def block(self, *transactions: Transaction, messages: list[L1Message] | None = None) -> BlockEvents:
         """Raises Rejected when one of the transactions is refused."""
         outcomes, executed = self.machine.execute(
-            self.now_ms, 1, tuple(messages or ()), transactions, MAX_BYTES
+            self.now_ms, l1_origin(1), tuple(messages or ()), transactions, MAX_BYTES
         )
         for outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -283,7 +283,7 @@ def test_steps_of_liquidations_are_told_to_both_sides() -> None:
     transaction = Desk().signed(CancelAll, CAROL)
     outcome = TransactionResult(transaction.hash, fee_uusd=9, liquidations=steps)
     result = BlockResult(header, bytes(32), (), (outcome,), (), (), (), (), b"", (), (0, 0))
-    events = BlockEvents(ExecutedBlock(result, 1, (), (), (transaction,)))
+    events = BlockEvents(ExecutedBlock(result, 1, l1_origin(1), (), (), (transaction,)))
     told = {
         account: [
             (Money(each.kind).name, each.change_uusd, each.other_account, each.market, each.size_ulots)
@@ -306,7 +306,7 @@ def test_settled_positions() -> None:
         LifeEvent(LifeChange.POSITION_SETTLED, 1, 5, ALICE, -COIN, PRICE, 17),
     )
     result = BlockResult(header, bytes(32), (), (), (), (), (), (), b"", life, (0,))
-    events = BlockEvents(ExecutedBlock(result, 1, (), (), ()))
+    events = BlockEvents(ExecutedBlock(result, 1, l1_origin(1), (), (), ()))
     (settled,) = events.money[ALICE]
     assert settled.kind == Money.SETTLEMENT
     assert (settled.market, settled.size_ulots, settled.price_uusd, settled.change_uusd) == (

@@ -31,7 +31,7 @@ class World:
         return int(time.time()) + self.ahead_s
 
     async def head(self) -> L1Block:
-        return L1Block(1, bytes(32), bytes(32), self.now_s(), 0)
+        return L1Block(1, bytes(32), bytes(32), self.now_s(), 0, None)
 
     async def raw_request(self, method: str, params: list[Any]) -> Any:
         self.asked.append(method)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from struct import pack
 
 import pytest
 
 from state import l1_market, l1_price
 from state.actions import Side
-from state.block import L1Message, MessageKind
+from state.block import InvalidBlock, L1Message, L1Origin, MessageKind
 from state.errors import RejectCode
 from state.genesis import genesis_leaves
 from state.keys import L1_PRICE_KEY, L1_TERMS_KEY
 from state.leaves import L1Price, L1Terms
-from state.transition import BlockExecution, close_batch, next_batch, open_batch, void_batch
+from state.transition import BlockExecution, close_batch, next_batch, open_batch, same_origin, void_batch
 from state.units import PPM, PUSD_PER_UUSD
 from tests.exchange_checks import assert_conserved
 from tools.exchange import COIN, USD, VAULT, Exchange, instrument, standard_exchange
@@ -33,11 +34,18 @@ def registers(exchange: Exchange) -> L1Price:
     return leaf
 
 
-def send(exchange: Exchange, kind: MessageKind, payload: bytes, l1_block: int = 0) -> int:
+def send(exchange: Exchange, kind: MessageKind, payload: bytes) -> int:
     """Consumes a message in a block of its own; its code."""
-    message = L1Message(kind, VAULT, l1_block, payload)
-    origin = max(l1_block, exchange.system.l1_block)
+    message = L1Message(kind, VAULT, 0, payload)
+    origin = same_origin(exchange.view)
     return BlockExecution(exchange.view, exchange.now_ms, origin, (message,)).end().messages[0].code
+
+
+def observe(exchange: Exchange, number: int, base_fee: int, excess: int | None = None) -> L1Price:
+    """The registers in a block with this origin."""
+    execution = BlockExecution(exchange.view, exchange.now_ms, L1Origin(number, base_fee, excess), ())
+    execution.end()
+    return registers(exchange)
 
 
 def report(
@@ -47,10 +55,9 @@ def report(
     base_fee: int,
     blobs: int = 0,
     blob_fee: int = 0,
-    l1_block: int = 0,
 ) -> int:
     payload = pack(">QIQQBQ", 1, size, gas, base_fee, blobs, blob_fee)
-    return send(exchange, MessageKind.BATCH_COST, payload, l1_block)
+    return send(exchange, MessageKind.BATCH_COST, payload)
 
 
 def order(exchange: Exchange, account: int = 1) -> int:
@@ -103,40 +110,40 @@ def test_a_closed_batch_counts_with_its_length(exchange: Exchange) -> None:
     assert registers(exchange).closed_bytes == cursor + 84
 
 
-def test_a_report_is_spent_and_is_the_latest_origin(exchange: Exchange) -> None:
+def test_a_report_is_spent(exchange: Exchange) -> None:
     """iL1PRICE_005"""
     close_batch(exchange.view, 0)
     open_batch(exchange.view, next_batch(exchange.view))
+    before = replace(registers(exchange))
     assert report(exchange, 0, 1, 1) == RejectCode.BAD_PARAMETERS
-    assert registers(exchange).l1_block == 0
     # 200,000 gas at 10 gwei and a blob at 5 are 0.00265536 ETH, 7.96608 dollars.
-    before = registers(exchange).surplus_uusd
-    assert report(exchange, 1_000, 200_000, 10 * GWEI, 1, 5 * GWEI, l1_block=21_000_000) == 0
+    assert report(exchange, 1_000, 200_000, 10 * GWEI, 1, 5 * GWEI) == 0
     after = registers(exchange)
-    assert (after.l1_block, after.base_fee_wei, after.blob_fee_wei) == (21_000_000, 10 * GWEI, 5 * GWEI)
     assert after.batch_cost_uusd == 7_966_080
-    assert after.surplus_uusd == before - 7_966_080
-    assert after.closed_block == 21_000_000, "a new start is no time between batches"
-    assert after.variance_ppt == 0
+    assert after.surplus_uusd == before.surplus_uusd - 7_966_080
+    fees = after.l1_block, after.base_fee_wei, after.blob_fee_wei
+    assert fees == (before.l1_block, before.base_fee_wei, before.blob_fee_wei), "a report is of the past"
 
 
-def test_origins_that_follow_count_for_the_variance_and_others_start_anew(exchange: Exchange) -> None:
-    report(exchange, 1_000, 200_000, 10 * GWEI, l1_block=100)
-    price = registers(exchange)
-    assert report(exchange, 1_000, 200_000, 11 * GWEI, l1_block=101) == 0
-    variance = price.variance_ppt
-    assert variance > 0
-    assert report(exchange, 1_000, 200_000, 99 * GWEI, l1_block=102) == 0
-    assert (price.l1_block, price.base_fee_wei, price.variance_ppt) == (102, 99 * GWEI, variance)
-    message = L1Message(MessageKind.BATCH_COST, VAULT, 90, pack(">QIQQBQ", 1, 1_000, 200_000, GWEI, 0, 0))
-    BlockExecution(exchange.view, exchange.now_ms, 102, (message,)).end()
-    assert (price.l1_block, price.base_fee_wei) == (102, 99 * GWEI), "an older origin says nothing of now"
+def test_an_origin_says_what_its_header_says(exchange: Exchange) -> None:
+    """iL1PRICE_003"""
+    price = observe(exchange, 21_000_000, 10 * GWEI, 0)
+    assert (price.l1_block, price.base_fee_wei, price.blob_fee_wei) == (21_000_000, 10 * GWEI, 1)
+    assert (price.closed_block, price.variance_ppt) == (21_000_000, 0), "the first one is no change"
+    price = observe(exchange, 21_000_001, 11 * GWEI, 10 * 11_684_671)
+    assert (price.l1_block, price.base_fee_wei, price.blob_fee_wei) == (21_000_001, 11 * GWEI, 22_026)
+    assert price.variance_ppt > 0
+    price = observe(exchange, 21_000_001, 99 * GWEI, 0)
+    assert (price.base_fee_wei, price.blob_fee_wei) == (11 * GWEI, 22_026), "no new block"
+    assert observe(exchange, 21_000_002, 11 * GWEI, None).blob_fee_wei == 0, "an L1 without blobs"
+    with pytest.raises(InvalidBlock, match="L1 origin 21000001 after 21000002"):
+        observe(exchange, 21_000_001, 11 * GWEI)
+    assert registers(exchange).l1_block == 21_000_002
 
 
-def test_the_price_goes_to_what_was_reported_by_a_step_a_slot(exchange: Exchange) -> None:
+def test_the_price_goes_to_what_the_origin_says_by_a_step_a_slot(exchange: Exchange) -> None:
     start = next_slot(exchange)
-    report(exchange, 126_976, 162_000, 2 * GWEI, 1, GWEI, l1_block=5)
-    assert registers(exchange).price_pusd == start, "decided before the block"
+    assert observe(exchange, 5, 2 * GWEI, 242_142_000).price_pusd == start + start * TERMS.step_ppm // PPM
     for _ in range(5):
         last = registers(exchange).price_pusd
         assert next_slot(exchange) == last + last * TERMS.step_ppm // PPM
@@ -194,8 +201,7 @@ def test_the_governors_terms_hold_from_the_next_block_on(exchange: Exchange) -> 
         {"memory_batches": 0},
         {"post_gas": 20_999},
         {"post_gas": 30_000_001},
-        {"max_ahead_blocks": 0},
-        {"max_ahead_blocks": 50_401},
+        {"blob_fraction": 999_999},
     ],
 )
 def test_bad_terms(exchange: Exchange, changes: dict[str, int]) -> None:
@@ -212,8 +218,9 @@ def test_no_report_takes_a_register_out_of_its_field(exchange: Exchange) -> None
             (0, 0, 0, 0),
             (1, largest, 0, 0),
         ):
-            for l1_block in (0, exchange.system.l1_block, exchange.system.l1_block + 2**40):
-                report(exchange, size, gas, base, blobs, blob_fee, l1_block=l1_block)
+            for excess in (None, 0, 2**64 - 1):
+                observe(exchange, exchange.system.l1_block + 2**40, base, excess)
+                report(exchange, size, gas, base, blobs, blob_fee)
                 order(exchange)
                 close_batch(exchange.view, 2**20)
                 open_batch(exchange.view, next_batch(exchange.view))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from state.l1_price import (
-    Follows,
+    MAX_FEE_WEI,
     L1Price,
     L1Terms,
     advanced,
+    blob_base_fee,
     byte_price,
     closed,
     collected,
     feed_forward,
     feedback_ppm,
-    follows,
     most_within,
     observed,
     position_uusd,
@@ -140,46 +142,37 @@ def test_volatility_costs_a_premium() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "base_fee_wei", "blob_fee_wei", "answer"),
+    ("excess", "fraction", "fee_wei"),
     [
-        (100, 1_000, 800, Follows.YES),
-        (101, 1_125, 901, Follows.YES),
-        (101, 875, 1, Follows.YES),
-        (102, 1_265, 800, Follows.YES),
-        (99, 1_000, 800, Follows.BACKWARDS),
-        (100 + TERMS.max_ahead_blocks + 1, 1_000, 800, Follows.TOO_FAR),
-        (100, 1_001, 800, Follows.BASE_FEE),
-        (100, 999, 800, Follows.BASE_FEE),
-        (101, 1_127, 800, Follows.BASE_FEE),
-        (101, 874, 800, Follows.BASE_FEE),
-        (101, 1_000, 902, Follows.BLOB_FEE),
+        (0, 3_338_477, 1),
+        (2_314_057, 3_338_477, 1),
+        (2_314_058, 3_338_477, 2),
+        (10 * 2**20, 3_338_477, 23),
+        (0, 11_684_671, 1),
+        (10**9, 11_684_671, MAX_FEE_WEI),
     ],
 )
-def test_l1_moves_as_its_rules_let_it(
-    block: int, base_fee_wei: int, blob_fee_wei: int, answer: Follows
-) -> None:
-    """iL1PRICE_003."""
-    price = starting(TERMS, 10**6, 100, 1_000, 800, NOW_MS)
-    assert follows(price, TERMS, block, base_fee_wei, blob_fee_wei) is answer
+def test_a_blob_base_fee_is_that_of_the_eip(excess: int, fraction: int, fee_wei: int) -> None:
+    """iL1PRICE_003; the first four are of go-ethereum's TestCalcBlobFee, nothing is above 2^64 - 1."""
+    assert blob_base_fee(excess, L1Terms(blob_fraction=fraction)) == fee_wei
 
 
-def test_an_odd_gas_limit_is_no_lie() -> None:
-    """Block 14,760,022 of the main network rose by a little more than an eighth."""
-    price = starting(TERMS, 10**6, 14_760_021, 330_523_505_845, 1, NOW_MS)
-    assert follows(price, TERMS, 14_760_022, 371_838_946_832, 1) is Follows.YES
-    assert follows(price, TERMS, 14_760_022, 371_880_000_000, 1) is Follows.BASE_FEE
+def test_a_blob_base_fee_is_the_exponential_of_the_excess() -> None:
+    terms = L1Terms()
+    for excess in range(0, 44 * terms.blob_fraction, 7_654_321):
+        fee_wei = blob_base_fee(excess, terms)
+        exact = math.exp(excess / terms.blob_fraction)
+        assert exact - 1 - exact / 10**6 <= fee_wei <= exact * (1 + 1e-12)
+    assert blob_base_fee(44 * terms.blob_fraction, terms) == MAX_FEE_WEI
 
 
-def test_the_first_blob_fee_comes_as_it_is() -> None:
-    price = starting(TERMS, 10**6, 100, 1_000, 0, NOW_MS)
-    assert follows(price, TERMS, 101, 1_000, 10**12) is Follows.YES
-
-
-def test_an_old_origin_changes_nothing() -> None:
-    price, other = fresh(), fresh()
-    observed(price, TERMS, 100, 25 * GWEI, 7)
-    observed(price, TERMS, 90, 25 * GWEI, 7)
-    assert price == other
+def test_the_first_origin_is_no_change() -> None:
+    price = starting(TERMS, 10**6, 0, 1_000, 800, NOW_MS)
+    observed(price, TERMS, 21_000_000, 10 * GWEI, 5 * GWEI)
+    assert (price.closed_block, price.variance_ppt) == (21_000_000, 0)
+    observed(price, TERMS, 21_000_001, 11 * GWEI, 5 * GWEI)
+    assert price.closed_block == 21_000_000
+    assert price.variance_ppt > 0
 
 
 def test_free_gas_is_no_division_by_zero() -> None:

@@ -10,7 +10,7 @@ from state.actions import Deleverage, EndAuction, Side, StartAuction, Transactio
 from state.block import TransactionResult
 from state.leaves import AuctionKind
 from tests.liquidations import Crash, auction, health_of_account
-from tools.exchange import COIN, USD, Exchange, owner_address, standard_exchange
+from tools.exchange import COIN, USD, Exchange, l1_origin, owner_address, standard_exchange
 
 
 class Followed(Exchange):
@@ -30,7 +30,7 @@ class Followed(Exchange):
         """Tells the index of the blocks since the last time; what is to do now."""
         for place in range(self.told, len(self.results)):
             sent = tuple(self.sent.pop(place, ()))
-            self.index.executed(ExecutedBlock(self.results[place], 1, (), (), sent))
+            self.index.executed(ExecutedBlock(self.results[place], 1, l1_origin(1), (), (), sent))
         self.told = len(self.results)
         while self.index.look(self.now_ms):
             pass

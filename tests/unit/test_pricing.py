@@ -39,6 +39,7 @@ from state.pricing import (
 from state.recorder import RecordedExecution
 from state.risk_array import make_risk_array, option_value
 from state.risk_grid import make_expiry, make_grid
+from state.transition import same_origin
 from state.units import MAX_EXPIRIES
 from tests.dated import (
     EXPIRY_S,
@@ -55,7 +56,7 @@ from tests.dated import (
     update_of,
 )
 from tests.unit.test_transition_steps import Witnessed
-from tools.exchange import USD, Exchange, instrument, standard_exchange
+from tools.exchange import USD, Exchange, instrument, l1_origin, standard_exchange
 
 GRID = make_grid(default_parameters())
 YEAR_S = 365 * 86_400
@@ -188,7 +189,7 @@ def test_every_step_of_an_update_executes_from_its_witness() -> None:
     witnessed.store.leaves = exchange.leaves()
     witnessed.tree.update(witnessed.store.leaves)
     transaction = update_of(*[full_report(exchange, 700_000, FORWARD * 101 // 100)] * 3)
-    recorded = RecordedExecution(witnessed.store, exchange.now_ms, 0, (), witnessed.step)
+    recorded = RecordedExecution(witnessed.store, exchange.now_ms, l1_origin(0), (), witnessed.step)
     recorded.execute(transaction)
     recorded.end()
     exchange.send(transaction)
@@ -322,7 +323,7 @@ FEED_KEYS: dict[str, tuple[bytes, dict[int, RejectCode]]] = {
 
 def code_of(exchange: Exchange, terms: Instrument) -> int:
     try:
-        check_fresh(exchange.view, BlockContext(exchange.now_ms, 0, None), terms)
+        check_fresh(exchange.view, BlockContext(exchange.now_ms, same_origin(exchange.view), None), terms)
     except Rejected as refusal:
         return refusal.code
     return 0

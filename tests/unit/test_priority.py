@@ -153,7 +153,7 @@ def test_money_that_a_bid_does_not_pay_is_there_when_the_next_is_judged(exchange
 
 def test_a_simulation_pays_nothing_for_its_place(exchange: Exchange) -> None:
     transaction = exchange.sign(PlaceOrder(**exchange.envelope(1), order=FAR, priority_bid_uusd=500))
-    found = simulate(exchange.view, exchange.now_ms, 0, transaction)
+    found = simulate(exchange.view, exchange.now_ms, transaction)
     assert found.result is not None
     assert found.result.priority_uusd == 0
 

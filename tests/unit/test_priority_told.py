@@ -10,6 +10,7 @@ from sequencer.sealer import sealed_block
 from state.actions import Order, OrderKind, PlaceOrder, Side
 from tests.integration.node_fixture import COIN, MARKET, PRICE, USD
 from tests.unit.test_history_events import ALICE, BOB, CAROL, MAX_BYTES, Desk
+from tools.exchange import l1_origin
 
 
 def test_receipts_and_histories_tell_what_was_paid() -> None:
@@ -19,7 +20,7 @@ def test_receipts_and_histories_tell_what_was_paid() -> None:
         desk.signed(PlaceOrder, account, order=order, priority_bid_uusd=bid)
         for account, bid in ((ALICE, 50_000), (BOB, 30_000), (CAROL, 0))
     ]
-    _, executed = desk.machine.execute(desk.now_ms, 1, (), sent, MAX_BYTES)
+    _, executed = desk.machine.execute(desk.now_ms, l1_origin(1), (), sent, MAX_BYTES)
     assert executed is not None
     block = decode_block(encode_block(sealed_block(executed, bytes(64)).block))
     maker = ReceiptMaker(block, desk.machine.markets)

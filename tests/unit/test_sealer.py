@@ -17,6 +17,7 @@ from state.eip712 import Domain
 from state.genesis import genesis_leaves
 from state.store import Store, StoreCode, StoreError
 from tests.integration.node_fixture import opening_messages
+from tools.exchange import l1_origin
 
 NOW_MS = 1_700_000_000_000
 
@@ -45,7 +46,7 @@ def executed_blocks(count: int) -> list[ExecutedBlock]:
     machine = Machine(CachedState(MemorySource(leaves), 1_000))
     messages = opening_messages([bytes([number]) * 20 for number in range(1, count + 1)])
     blocks = [
-        machine.execute(NOW_MS + number, 1, (message,), (), 100_000)[1]
+        machine.execute(NOW_MS + number, l1_origin(1), (message,), (), 100_000)[1]
         for number, message in enumerate(messages[:count])
     ]
     return [block for block in blocks if block is not None]

@@ -413,7 +413,7 @@ def test_simulation_changes_nothing(exchange: Exchange) -> None:
     exchange.place(2, 1, Side.SELL, 1_000 * USD, COIN)
     before = exchange.leaves()
     order = Order(1, Side.BUY, OrderKind.LIMIT, 1_000 * USD, 2 * COIN, self_trade=SelfTrade.CANCEL_MAKER)
-    outcome = simulate(exchange.view, exchange.now_ms, 0, exchange.sign(place(exchange, order=order)))
+    outcome = simulate(exchange.view, exchange.now_ms, exchange.sign(place(exchange, order=order)))
     assert exchange.leaves() == before
     assert outcome.result is not None
     assert outcome.before is not None
@@ -421,10 +421,10 @@ def test_simulation_changes_nothing(exchange: Exchange) -> None:
     assert outcome.result.operations[0].filled_ulots == COIN
     assert outcome.before.initial_uusd == 0
     assert 0 <= outcome.after.initial_uusd - 440 * USD <= 3
-    refused = simulate(exchange.view, exchange.now_ms, 0, exchange.sign(place(exchange), STRANGER))
+    refused = simulate(exchange.view, exchange.now_ms, exchange.sign(place(exchange), STRANGER))
     assert refused.rejected is not None
     assert refused.rejected.code is RejectCode.WRONG_SIGNER
     replace = ReplaceOrder(**exchange.envelope(1), replacement=Replacement(1, 5, 900 * USD, COIN))
-    unknown = simulate(exchange.view, exchange.now_ms, 0, exchange.sign(replace))
+    unknown = simulate(exchange.view, exchange.now_ms, exchange.sign(replace))
     assert unknown.rejected is not None
     assert exchange.leaves() == before

@@ -28,6 +28,7 @@ from tools.exchange import (
     Exchange,
     deposit_message,
     instrument,
+    l1_origin,
     owner_address,
     standard_exchange,
 )
@@ -347,14 +348,14 @@ def test_blocks_that_cannot_follow(
 ) -> None:
     before = exchange.leaves()
     with pytest.raises(InvalidBlock):
-        BlockExecution(exchange.view, exchange.now_ms + ms, l1_block, messages)
+        BlockExecution(exchange.view, exchange.now_ms + ms, l1_origin(l1_block), messages)
     assert exchange.leaves() == before
 
 
 def test_l1_origin_does_not_go_back(exchange: Exchange) -> None:
-    BlockExecution(exchange.view, exchange.now_ms, 7, ()).end()
+    BlockExecution(exchange.view, exchange.now_ms, l1_origin(7), ()).end()
     with pytest.raises(InvalidBlock):
-        BlockExecution(exchange.view, exchange.now_ms, 6, ())
+        BlockExecution(exchange.view, exchange.now_ms, l1_origin(6), ())
 
 
 def test_batch_cursor_counts_every_byte() -> None:
@@ -404,7 +405,7 @@ def test_replay_ends_in_the_same_state_and_a_wrong_table_changes_nothing() -> No
         for transaction in transactions:
             execution.execute(transaction)
         encoded = tuple(execution.block.encoded[1:])
-    block = OrderedBlock(made.now_ms, 0, (), tuple(transactions), encoded)
+    block = OrderedBlock(made.now_ms, l1_origin(0), (), tuple(transactions), encoded)
     table = {1: MarketEntry(10_000, 100, 100_000)}
     assert apply_block(replayed.view, block, table) == made.results[-1]
     assert replayed.leaves() == made.leaves()

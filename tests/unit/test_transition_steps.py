@@ -21,8 +21,9 @@ from state.tree import Tree
 from state.witness import MissingWitness, PartialTree
 from tests.random_exchange import IN_RANGE, Traffic
 from tests.tree_model import MemoryStore
+from tools.exchange import l1_origin
 
-INPUT = StepInput("step", 0, 0)
+INPUT = StepInput("step", 0, l1_origin(0))
 
 
 class DictionaryStore:
@@ -97,8 +98,8 @@ def test_every_step_executes_from_its_witness(seed: int) -> None:
     messages: list[L1Message] = traffic.setup()
     for _ in range(25):
         transactions = traffic.block()
-        recorded = RecordedExecution(witnessed.store, traffic.now_ms, 0, messages, witnessed.step)
-        made = BlockExecution(view, traffic.now_ms, 0, messages)
+        recorded = RecordedExecution(witnessed.store, traffic.now_ms, l1_origin(0), messages, witnessed.step)
+        made = BlockExecution(view, traffic.now_ms, l1_origin(0), messages)
         for transaction in transactions:
             assert outcome(recorded, transaction) == outcome(made, transaction)
         assert recorded.end() == made.end()
@@ -112,7 +113,9 @@ def test_every_step_executes_from_its_witness(seed: int) -> None:
 def test_refused_transactions_of_a_replay_are_steps_too() -> None:
     witnessed = Witnessed()
     traffic = Traffic(7, extremes=IN_RANGE)
-    recorded = RecordedExecution(witnessed.store, traffic.now_ms, 0, traffic.setup(), witnessed.step)
+    recorded = RecordedExecution(
+        witnessed.store, traffic.now_ms, l1_origin(0), traffic.setup(), witnessed.step
+    )
     traffic.absurdity = 1.0
     refused = 0
     for _ in range(20):
@@ -144,7 +147,7 @@ def test_less_than_the_witness_is_not_enough() -> None:
         witnessed.step(record)
 
     traffic = Traffic(1)
-    RecordedExecution(witnessed.store, traffic.now_ms, 0, traffic.setup(), step).end()
+    RecordedExecution(witnessed.store, traffic.now_ms, l1_origin(0), traffic.setup(), step).end()
     assert records
 
 
@@ -170,6 +173,6 @@ def test_a_wrong_step_ends_on_another_root() -> None:
             roots.append((partial.root(), witnessed.tree.root))
 
     traffic = Traffic(1)
-    RecordedExecution(witnessed.store, traffic.now_ms, 0, traffic.setup(), step).end()
+    RecordedExecution(witnessed.store, traffic.now_ms, l1_origin(0), traffic.setup(), step).end()
     ((wrong, right),) = roots
     assert wrong != right
