@@ -5,11 +5,12 @@ Handlers of `messages`: each raises Rejected before it has changed anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from state import l1_market
-from state.block import L1Message, MessageResult
+from state.block import L1Message, MessageKind, MessageResult
 from state.codec_format import is_name
 from state.context import BlockContext
 from state.errors import RejectCode, Rejected
@@ -62,11 +63,7 @@ _FEED_KINDS: Final[dict[int, tuple[int, type[Feed] | type[RateFeed] | type[Surfa
 }
 
 
-def set_parameters(
-    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
-) -> MessageResult:
-    """Sets the venue's parameters."""
-    new = decode_as(Parameters, message.payload)
+def _check_parameters(new: Parameters) -> None:
     demand(
         {
             "exec_price_pusd": new.exec_price_pusd <= _MAX_PUSD,
@@ -78,15 +75,9 @@ def set_parameters(
             "max_session_keys": new.max_session_keys <= _MAX_SESSION_KEYS,
         }
     )
-    view.put(PARAMETERS_KEY, new)
-    return MessageResult(index, message.kind)
 
 
-def set_publishers(
-    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
-) -> MessageResult:
-    """Names who reports prices, and how many must agree."""
-    new = decode_as(Publishers, message.payload)
+def _check_publishers(new: Publishers) -> None:
     count = len(new.addresses)
     demand(
         {
@@ -94,7 +85,39 @@ def set_publishers(
             "addresses": count <= MAX_PUBLISHERS and len(set(new.addresses)) == count,
         }
     )
-    view.put(PUBLISHERS_KEY, new)
+
+
+def _check_liquidation(new: LiquidationParameters) -> None:
+    demand(
+        {
+            "buffer_ppm": new.buffer_ppm <= PPM,
+            "discounts": 0 < new.start_discount_ppm <= new.fast_discount_ppm <= PPM,
+            "fee_ppm": new.fee_ppm <= PPM,
+            "durations": min(new.fast_ms, new.slow_ms, new.insolvent_ms) > 0
+            and max(new.fast_ms, new.slow_ms, new.insolvent_ms) <= _MAX_AUCTION_MS,
+        }
+    )
+
+
+_SINGLE: Final[dict[int, tuple[Any, Callable[[Any], None], bytes]]] = {
+    MessageKind.SET_PARAMETERS: (Parameters, _check_parameters, PARAMETERS_KEY),
+    MessageKind.SET_PUBLISHERS: (Publishers, _check_publishers, PUBLISHERS_KEY),
+    MessageKind.SET_LIQUIDATION: (LiquidationParameters, _check_liquidation, LIQUIDATION_KEY),
+    MessageKind.SET_FEES: (FeeTerms, check_fee_terms, FEE_TERMS_KEY),
+    MessageKind.SET_FEE_TIERS: (FeeTiers, check_tiers, FEE_TIERS_KEY),
+    MessageKind.SET_PRIORITY: (PriorityTerms, check_priority_terms, PRIORITY_KEY),
+}
+"""Settings that are one leaf, whose bytes the message is: their leaf, bounds and key."""
+
+
+def set_single(
+    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
+) -> MessageResult:
+    """Stores one of them."""
+    kind, check, key = _SINGLE[message.kind]
+    new = decode_as(kind, message.payload)
+    check(new)
+    view.put(key, new)
     return MessageResult(index, message.kind)
 
 
@@ -137,54 +160,6 @@ def set_margin(
     demand({"underlying": is_name(name) and view.get(name_key(FEED, name.decode())) is not None})
     check_margin_terms(terms)
     view.put(margin_key(padded), terms)
-    return MessageResult(index, message.kind)
-
-
-def set_liquidation(
-    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
-) -> MessageResult:
-    """Sets how auctions run."""
-    new = decode_as(LiquidationParameters, message.payload)
-    demand(
-        {
-            "buffer_ppm": new.buffer_ppm <= PPM,
-            "discounts": 0 < new.start_discount_ppm <= new.fast_discount_ppm <= PPM,
-            "fee_ppm": new.fee_ppm <= PPM,
-            "durations": min(new.fast_ms, new.slow_ms, new.insolvent_ms) > 0
-            and max(new.fast_ms, new.slow_ms, new.insolvent_ms) <= _MAX_AUCTION_MS,
-        }
-    )
-    view.put(LIQUIDATION_KEY, new)
-    return MessageResult(index, message.kind)
-
-
-def set_fees(
-    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
-) -> MessageResult:
-    """Sets what base prices follow; the next block is the first that they decide."""
-    new = decode_as(FeeTerms, message.payload)
-    check_fee_terms(new)
-    view.put(FEE_TERMS_KEY, new)
-    return MessageResult(index, message.kind)
-
-
-def set_fee_tiers(
-    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
-) -> MessageResult:
-    """Sets what accounts pay of the instruments' fees; each from its next day on."""
-    new = decode_as(FeeTiers, message.payload)
-    check_tiers(new)
-    view.put(FEE_TIERS_KEY, new)
-    return MessageResult(index, message.kind)
-
-
-def set_priority(
-    view: StateView, block: BlockContext, progress: Progress, message: L1Message, index: int
-) -> MessageResult:
-    """Sets where what is paid for places in blocks goes."""
-    new = decode_as(PriorityTerms, message.payload)
-    check_priority_terms(new)
-    view.put(PRIORITY_KEY, new)
     return MessageResult(index, message.kind)
 
 

@@ -26,17 +26,7 @@ from state.margin import withdrawable_uusd
 from state.matching import match_step, place
 from state.message_listing import list_instrument, list_series, list_strikes, set_instrument
 from state.message_payloads import demand, unpack
-from state.message_settings import (
-    set_fee_tiers,
-    set_feed,
-    set_fees,
-    set_l1_terms,
-    set_liquidation,
-    set_margin,
-    set_parameters,
-    set_priority,
-    set_publishers,
-)
+from state.message_settings import set_feed, set_l1_terms, set_margin, set_single
 from state.operations import check_place
 from state.orders import check_units, instrument_of
 from state.units import MAX_AMOUNT_UUSD, MAX_TOTAL_COLLATERAL_UUSD
@@ -153,15 +143,15 @@ _HANDLERS: dict[int, Callable[[StateView, BlockContext, Progress, L1Message, int
     MessageKind.FORCED_ORDER: _forced_order,
     MessageKind.LIST_INSTRUMENT: list_instrument,
     MessageKind.SET_INSTRUMENT: set_instrument,
-    MessageKind.SET_PARAMETERS: set_parameters,
-    MessageKind.SET_PUBLISHERS: set_publishers,
+    MessageKind.SET_PARAMETERS: set_single,
+    MessageKind.SET_PUBLISHERS: set_single,
     MessageKind.BATCH_COST: _batch_cost,
     MessageKind.SET_FEED: set_feed,
     MessageKind.SET_MARGIN: set_margin,
-    MessageKind.SET_LIQUIDATION: set_liquidation,
-    MessageKind.SET_FEES: set_fees,
-    MessageKind.SET_FEE_TIERS: set_fee_tiers,
-    MessageKind.SET_PRIORITY: set_priority,
+    MessageKind.SET_LIQUIDATION: set_single,
+    MessageKind.SET_FEES: set_single,
+    MessageKind.SET_FEE_TIERS: set_single,
+    MessageKind.SET_PRIORITY: set_single,
     MessageKind.SET_L1_TERMS: set_l1_terms,
     MessageKind.LIST_SERIES: list_series,
     MessageKind.LIST_STRIKES: list_strikes,
