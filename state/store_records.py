@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 
 
 class JournalMessage(msgspec.Struct, frozen=True, array_like=True):

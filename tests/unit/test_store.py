@@ -14,7 +14,7 @@ import pytest
 from state.journal_format import Identity, JournalDamaged, StoreCode, StoreError
 from state.recovery import Recovered, Replayed, recover
 from state.store import Store
-from state.store_records import JournalBatch, JournalBlock, JournalRoot, StoredBatch
+from state.store_records import STORE_FORMAT, JournalBatch, JournalBlock, JournalRoot, StoredBatch
 from state.tree import Tree
 from tests.toy_chain import IDENTITY, NO_HASH, ToyChain, encoded_block, expected_leaves, stored_block
 
@@ -272,9 +272,9 @@ def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
 
 def test_a_newer_store_format_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr("state.store.STORE_FORMAT", 2)
+        newer.setattr("state.store.STORE_FORMAT", STORE_FORMAT + 1)
         Store.open(tmp_path, IDENTITY).close()
-    with pytest.raises(StoreError, match="expected store format 1, got 2"):
+    with pytest.raises(StoreError, match=f"expected store format {STORE_FORMAT}, got {STORE_FORMAT + 1}"):
         Store.open(tmp_path, IDENTITY)
 
 
