@@ -4,8 +4,7 @@ Whatever is used of the venue and whatever L1 does, base prices and the byte pri
 block to block (`fee_market.most_within_pusd`, `l1_price.most_within`), so their highest values in a time are
 known; and so is the most bytes that an action's encoding can have (`bytes_within`). Together they bound the
 fee, as long as the governor leaves the terms as they are. The risk part has no such bound, since it follows
-marks: here the whole size counts, at the highest rate there is, and at marks that have doubled; where
-dated instruments pay for risk (`risk_dated_ppm`), twice what they pay now if that is more.
+marks: here the whole size counts, at the highest rate there is, and at worst losses that have doubled.
 
 - iQUOTE_001 Within the quote's time no block charges the quoted action more than `most`, while the terms stay
   and no mark of its markets doubles.
@@ -32,9 +31,8 @@ from state.actions import (
 )
 from state.codec import MarketEntry, encode_transaction
 from state.fees import Parts, charge
-from state.leaves import FeeMarket, Instrument, Kind, Market, Parameters, System
-from state.margin_terms import grids_of
-from state.risk_fees import risk_uusd
+from state.leaves import FeeMarket, Instrument, Market, Parameters, System
+from state.risk_fees import most_rate, risk_uusd, worst_of
 from state.rules import priced_of, rule_of, use_of
 from state.units import MAX_PRICE_UUSD, PPM
 from state.view import StateView
@@ -88,7 +86,7 @@ def priced(
     most_bytes = bytes_within(action, table, now_ms)
     most_byte_price = l1_price.most_within(price, l1_market.terms_of(view), now_ms, seconds)
     risk = risk_uusd(view, action)
-    most_risk = max(_risk_within(view, action), _MARK_RISE * risk)
+    most_risk = max(_risk_within(view, action), risk)
     most = charge(most_byte_price, _highest(view, market, seconds), units, leaves, most_bytes, most_risk)
     paying = replace(action, max_fee_uusd=sum(most) + action.priority_bid_uusd)
     size_bytes = len(encode_transaction(SignedAction(paying, _UNSIGNED), now_ms, dict(table)))
@@ -115,17 +113,17 @@ def bytes_within(action: Action, table: Mapping[int, MarketEntry], now_ms: int) 
 
 
 def _risk_within(view: StateView, action: Action) -> int:
-    """The risk part if all that is placed adds to the risk, at the highest rate, and marks have doubled."""
-    terms = fee_market.terms_of(view)
-    rate = max(terms.risk_ppm, terms.risk_most_ppm) * PPM
+    """The risk part if all that is placed adds to the risk at once, at the highest rate, and marks have
+    doubled."""
+    rate = most_rate(fee_market.terms_of(view))
     total = 0
     for market, size_ulots, price_uusd in _placed(action):
         instrument: Instrument = view.get(keys.instrument_key(market))
-        if instrument.kind == Kind.PERPETUAL:
-            state: Market = view.get(keys.market_key(market))
-            grids = grids_of(view, instrument.underlying)
-            mark = _MARK_RISE * max(state.mark_uusd, price_uusd)
-            by_ulot = -(-rate * max(grids.down_ppm, grids.up_ppm) * mark // _RISK_SCALE)
+        state: Market = view.get(keys.market_key(market))
+        worst = worst_of(view, state, instrument)
+        if worst is not None:
+            price = _MARK_RISE * max(worst.price_uusd, price_uusd)
+            by_ulot = -(-rate * max(worst.down_ppm, worst.up_ppm) * price // _RISK_SCALE)
             total += min(size_ulots, instrument.max_size_ulots) * by_ulot
     return -(-total // _RISK_SCALE)
 

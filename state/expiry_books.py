@@ -20,11 +20,13 @@ from state.expiry_sums import (
     lane_sums,
     order_moves,
 )
+from state.fixed import BITS
 from state.leaves import Pricing
 from state.margin_terms import Grids
 from state.pricing import expiry_market
 from state.risk_array import RiskArray
 from state.risk_grid import Expiry, Grid, make_expiry
+from state.units import PPM
 from state.vector_risk import make_risk_arrays
 
 MAX_BOOKS: Final = 64
@@ -47,6 +49,7 @@ class Book:
         self.arrays: dict[tuple[int, int], RiskArray] = {}
         self.moves: dict[tuple[int, int], OrderMoves] = {}
         self.sums: dict[tuple[Held, ...], ExpirySums] = {}
+        self.worst: dict[tuple[int, int], tuple[int, int]] = {}
 
     def missing(self, held: Sequence[Held]) -> list[tuple[int, bool]]:
         """Options without an array."""
@@ -60,6 +63,16 @@ class Book:
             if len(self.sums) >= MAX_SUMS:
                 del self.sums[next(iter(self.sums))]
             found = self.sums[held] = self._sum(held) if held else NO_OPTIONS
+        return found
+
+    def worst_ppm(self, strike: int, is_call: int) -> tuple[int, int]:
+        """What an option bought, and one sold, loses in its worst scenario alone: parts of the forward,
+        rounded up, before discount."""
+        found = self.worst.get((strike, is_call))
+        if found is None:
+            if (strike, is_call) not in self.arrays:
+                fill_arrays(self.grid, [(self, [(strike, is_call, 0, 0, 0)])])
+            found = self.worst[strike, is_call] = worst_ppm(self.grid, self.arrays[strike, is_call])
         return found
 
     def _sum(self, held: tuple[Held, ...]) -> ExpirySums:
@@ -129,6 +142,19 @@ def is_same(a: Pricing, b: Pricing) -> bool:
         and a.live_ppb == b.live_ppb
         and a.stable_uusd == b.stable_uusd
     )
+
+
+def worst_ppm(grid: Grid, array: RiskArray) -> tuple[int, int]:
+    """Of one option bought, and of one sold; a skew counts either way."""
+    mark = array.values[grid.mark]
+    down = up = 0
+    for place, damp in zip(grid.places, grid.damps, strict=True):
+        move = (array.values[place] - mark) * damp
+        if place in grid.skews:
+            down, up = max(down, abs(move)), max(up, abs(move))
+        else:
+            down, up = max(down, -move), max(up, move)
+    return -(-down * PPM >> 2 * BITS), -(-up * PPM >> 2 * BITS)
 
 
 def forget_sums() -> None:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 import pytest
 
-from state.actions import BulkOrders, Cancel, CancelAll, Order, OrderKind, Replacement, ReplaceOrder, Side
+from state.actions import (
+    BulkOrders,
+    Cancel,
+    CancelAll,
+    Order,
+    OrderKind,
+    PlaceOrder,
+    Replacement,
+    ReplaceOrder,
+    Side,
+)
 from state.calendar import Rule
-from state.keys import INDEX_VARIANCE, name_key
-from state.leaves import FeeTerms, IndexVariance
+from state.keys import INDEX_VARIANCE, instrument_key, name_key, pricing_key
+from state.leaves import FeeTerms, IndexVariance, Instrument, Kind, Status
 from state.margin_terms import DEFAULT_GRIDS
-from state.risk_fees import rate_of
+from state.pricing import expiry_market, mark_of
+from state.risk_array import make_risk_array
+from state.risk_fees import rate_of, worst_of
+from state.risk_grid import make_expiry
 from tests.depth import witness_block
 from tests.exchange_checks import assert_conserved
 from tools.exchange import COIN, USD, Exchange, standard_exchange
@@ -98,23 +114,87 @@ def test_a_bulk_action_is_taken_together(exchange: Exchange) -> None:
     assert risk_of(exchange, BulkOrders, cancels=unknown, replacements=(), orders=(fresh,)) == one
 
 
-def test_dated_instruments_by_the_engine() -> None:
+def test_a_post_only_order_counts_in_part() -> None:
     exchange = standard_exchange(3)
-    exchange.messages(series_message("C1", Rule.DAILY, 1, strikes=1))
-    exchange.now_ms += 1
-    exchange.send(full_update(exchange, {"C1": 1_000 * USD}))
-    markets = markets_of(exchange, 1)
-    call = next(market for name, market in markets.items() if name.endswith("-1000-C"))
-    future = next(iter(markets.values()))
-    assert exchange.place(1, call, SELL, 30 * USD, COIN).fee_parts[-1] == 0, "not unless the governor says so"
-    exchange.set_fees(risk_dated_ppm=RATE, risk_most_ppm=0)
-    sold = exchange.place(1, call, SELL, 30 * USD, COIN).fee_parts[-1]
-    assert worst(COIN, 50_000) < sold < worst(COIN, 400_000)
+    exchange.set_fees(risk_ppm=RATE, risk_most_ppm=0, risk_resting_ppm=100_000)
+    mark(exchange)
+    down = DEFAULT_GRIDS.down_ppm
+    assert place(exchange, BUY, COIN, kind=OrderKind.POST_ONLY) == worst(COIN // 10, down)
+    assert place(exchange, BUY, COIN) == worst(COIN, down), "what rests counts whole from then on"
+    orders = [Order(1, BUY, kind, PRICE - 10 * USD, COIN) for kind in (OrderKind.LIMIT, OrderKind.POST_ONLY)]
+    assert risk_of(exchange, BulkOrders, cancels=(), replacements=(), orders=tuple(orders)) == worst(
+        11 * COIN // 10, down
+    )
+    everything = tuple(Cancel(1, each.operations[0].order_id) for each in exchange.results[-3].results)
+    again = (Order(1, BUY, OrderKind.POST_ONLY, PRICE - 10 * USD, 2 * COIN),)
+    assert risk_of(exchange, BulkOrders, cancels=everything, replacements=(), orders=again) == worst(
+        COIN // 10, down
+    ), "only by what it is more"
+
+
+@pytest.fixture
+def dated() -> tuple[Exchange, dict[str, int]]:
+    """A future and options on C1 at 1,000, and their markets by what follows their expiry."""
+    made = standard_exchange(3)
+    made.messages(series_message("C1", Rule.DAILY, 1, strikes=1))
+    made.now_ms += 1
+    made.set_fees(risk_ppm=RATE, risk_most_ppm=0)
+    made.send(full_update(made, {"C1": 1_000 * USD}))
+    return made, {name.partition("-")[2].partition("-")[2]: n for name, n in markets_of(made, 1).items()}
+
+
+def test_dated_instruments_by_their_worst_scenario(dated: tuple[Exchange, dict[str, int]]) -> None:
+    exchange, markets = dated
+    forward = settled_at(exchange, markets[""])
+    future = exchange.place(1, markets[""], BUY, 990 * USD, COIN).fee_parts[-1]
+    assert future == -(-RATE * DEFAULT_GRIDS.down_ppm * forward // 10**12)
+    call = markets["1000-C"]
+    leaf: Instrument = exchange.view.get(instrument_key(call))
+    found = worst_of(exchange.view, exchange.market(call), leaf)
+    assert found is not None
+    value = mark_of(exchange.view, exchange.market(call), leaf)
+    assert value is not None
+    assert value * 95 // 100 <= found.price_uusd * found.down_ppm // 10**6 <= value + forward // 10**6 + 1
+    in_the_money = forward * DEFAULT_GRIDS.up_ppm // 10**6 - value
+    assert in_the_money * 95 // 100 < found.price_uusd * found.up_ppm // 10**6 < in_the_money * 12 // 10
     bought = exchange.place(1, call, BUY, 1 * USD, COIN).fee_parts[-1]
-    assert bought < sold
-    assert exchange.place(2, future, BUY, 990 * USD, COIN).fee_parts[-1] > worst(COIN, 50_000)
-    assert exchange.place(2, future, SELL, 1_010 * USD, COIN // 2).fee_parts[-1] == 0
+    sold = exchange.place(2, call, SELL, 30 * USD, COIN).fee_parts[-1]
+    assert bought == -(-RATE * found.down_ppm * found.price_uusd // 10**12) > 0
+    assert sold == -(-RATE * found.up_ppm * found.price_uusd // 10**12) > 3 * bought
+    assert exchange.place(2, call, BUY, 1 * USD, COIN).fee_parts[-1] == 0, "the other side is worse"
     assert_conserved(exchange)
+
+
+def test_what_no_longer_trades_is_refused_and_not_priced(dated: tuple[Exchange, dict[str, int]]) -> None:
+    exchange, markets = dated
+    leaf: Instrument = exchange.view.get(instrument_key(markets["1000-C"]))
+    settling = replace(leaf, status=int(Status.SETTLING))
+    assert worst_of(exchange.view, exchange.market(markets["1000-C"]), settling) is None
+
+
+def test_an_option_loses_most_at_the_worst_of_its_array(dated: tuple[Exchange, dict[str, int]]) -> None:
+    """By hand: from the engine's values, scenario by scenario."""
+    exchange, markets = dated
+    grid = DEFAULT_GRIDS.grid
+    for name in ("1000-C", "1000-P"):
+        leaf: Instrument = exchange.view.get(instrument_key(markets[name]))
+        pricing = exchange.view.get(pricing_key(leaf.expiry))
+        expiry = make_expiry(expiry_market(pricing, leaf.expiry_s), grid)
+        array = make_risk_array(expiry, grid, leaf.strike_uusd, leaf.kind == Kind.CALL)
+        moves = []
+        for number, damp in enumerate(grid.damps):
+            place = grid.places[number]
+            move = Fraction((array.values[place] - array.values[grid.mark]) * damp, 2**112) * 10**6
+            moves += [move, -move] if place in grid.skews else [move]
+        found = worst_of(exchange.view, exchange.market(markets[name]), leaf)
+        assert found == (expiry.forward, ceil(-min(moves)), ceil(max(moves)))
+
+
+def settled_at(exchange: Exchange, market: int) -> int:
+    leaf: Instrument = exchange.view.get(instrument_key(market))
+    found = mark_of(exchange.view, exchange.market(market), leaf)
+    assert found is not None
+    return found
 
 
 # The rate
@@ -123,15 +203,15 @@ def test_dated_instruments_by_the_engine() -> None:
 def test_rate_by_hand() -> None:
     terms = FeeTerms(risk_ppm=2, risk_most_ppm=100, open_interest_uusd=10**12, fund_target_ppm=10_000)
     one = 10**6
-    assert rate_of(terms, 2, 0, 0, 0) == 2 * one
+    assert rate_of(terms, 0, 0, 0) == 2 * one
     # 80 % a year is 0.64 of variance, of 31,536,000 seconds.
-    assert rate_of(terms, 2, 64 * 10**16 // 31_536_000 + 1, 0, 0) == 4 * one
-    assert rate_of(terms, 2, 0, 5 * 10**11, 10**12) == 3 * one, "half the limit is open"
-    assert rate_of(terms, 2, 0, 5 * 10**11, 5 * 10**9) == 3 * one, "the fund has its hundredth"
-    assert rate_of(terms, 2, 0, 5 * 10**11, 25 * 10**8) == 4 * one, "the fund has half of it"
-    assert rate_of(terms, 2, 0, 5 * 10**11, 0) == 5 * one
-    assert rate_of(terms, 2, 2**60, 10**17, 0) == 100 * one
-    assert rate_of(FeeTerms(risk_most_ppm=1), 2, 2**60, 10**17, 0) == 2 * one
+    assert rate_of(terms, 64 * 10**16 // 31_536_000 + 1, 0, 0) == 4 * one
+    assert rate_of(terms, 0, 5 * 10**11, 10**12) == 3 * one, "half the limit is open"
+    assert rate_of(terms, 0, 5 * 10**11, 5 * 10**9) == 3 * one, "the fund has its hundredth"
+    assert rate_of(terms, 0, 5 * 10**11, 25 * 10**8) == 4 * one, "the fund has half of it"
+    assert rate_of(terms, 0, 5 * 10**11, 0) == 5 * one
+    assert rate_of(terms, 2**60, 10**17, 0) == 100 * one
+    assert rate_of(FeeTerms(risk_ppm=2, risk_most_ppm=1), 2**60, 10**17, 0) == 2 * one
 
 
 def test_rate_is_bounded_and_never_falls_with_risk() -> None:
@@ -143,14 +223,15 @@ def test_rate_is_bounded_and_never_falls_with_risk() -> None:
             risk_most_ppm=chance.choice((0, 5, 10_000)),
             volatility_ppm=chance.choice((1, 10**6, 2**32 - 1)),
             fund_target_ppm=chance.choice((0, 10_000, 10**6)),
+            risk_ppm=chance.choice((0, 1, 10_000)),
         )
-        base = chance.choice((0, 1, 10_000))
+        base = terms.risk_ppm
         at = [chance.randrange(2 ** chance.randrange(1, 57)) for _ in range(3)]
-        rate = rate_of(terms, base, *at)
+        rate = rate_of(terms, *at)
         assert base * 10**6 <= rate <= max(base, terms.risk_most_ppm) * 10**6 or base == rate == 0
         more = chance.randrange(10**12)
-        assert rate_of(terms, base, at[0] + more, at[1], at[2]) >= rate
-        assert rate_of(terms, base, at[0], at[1], max(0, at[2] - more)) >= rate
+        assert rate_of(terms, at[0] + more, at[1], at[2]) >= rate
+        assert rate_of(terms, at[0], at[1], max(0, at[2] - more)) >= rate
 
 
 def variance(exchange: Exchange) -> int:
@@ -185,3 +266,17 @@ def test_every_step_has_what_it_needs() -> None:
         )
     witness_block(exchange, *transactions)
     assert [result.fee_parts[-1] > 0 for result in exchange.results[-1].results[1:]] == [True] * 3
+
+
+def test_every_step_of_dated_instruments_has_what_it_needs(dated: tuple[Exchange, dict[str, int]]) -> None:
+    exchange, markets = dated
+    transactions = [
+        exchange.sign(
+            PlaceOrder(
+                **exchange.envelope(number), order=Order(markets[name], side, OrderKind.LIMIT, 20 * USD, COIN)
+            )
+        )
+        for number, (name, side) in enumerate((("1000-C", BUY), ("1000-C", SELL), ("1000-P", SELL)), start=1)
+    ]
+    witness_block(exchange, *transactions)
+    assert all(result.fee_parts[-1] > 0 for result in exchange.results[-1].results)
