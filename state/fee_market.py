@@ -66,7 +66,8 @@ def check_fee_terms(terms: FeeTerms) -> None:
     }
     good |= {
         "open_interest_uusd": terms.open_interest_uusd > 0,
-        "risk": max(terms.risk_ppm, terms.risk_dated_ppm, terms.risk_most_ppm) <= MAX_RISK_PPM,
+        "risk": max(terms.risk_ppm, terms.risk_most_ppm) <= MAX_RISK_PPM,
+        "risk_resting_ppm": terms.risk_resting_ppm <= PPM,
         "volatility_ppm": terms.volatility_ppm > 0,
         "variance_window_s": MIN_WINDOW_S <= terms.variance_window_s <= MAX_INERTIA_S,
         "fund_target_ppm": terms.fund_target_ppm <= PPM,

@@ -1,7 +1,6 @@
 """What a flood does: `python -m tools.fee_congestion [--seed N] [--json] [--plot FILE.png]`.
 
-A venue in memory, its targets a hundredth of the defaults so that it is quickly full, takes orders through
-the node's mempool and the real transition. After a quiet lead, twenty times as many orders arrive as blocks
+A small venue in memory takes orders through the node's mempool and the real transition. After a quiet lead, twenty times as many orders arrive as blocks
 have room for, for a few seconds; then it is quiet again. The orders find no counterparty, so they use
 execution units and bytes, and a full block is above the target for units and below that for bytes; a maker
 adds leaves all the while. Everybody has a bid, a highest fee and a deadline, drawn by the seed. The figures:
@@ -29,7 +28,7 @@ from sequencer.ordering import place_in_order
 from state.actions import Order, OrderKind, PlaceOrder, Side, Transaction
 from state.errors import Rejected
 from state.keys import FEE_MARKET_KEY
-from state.leaves import FeeMarket, FeeTerms
+from state.leaves import FeeMarket
 from state.units import PUSD_PER_UUSD
 from tools.exchange import COIN, USD, Exchange, standard_exchange
 
@@ -38,7 +37,8 @@ TRADERS = 400
 MAKER = TRADERS + 1
 MEMPOOL = 20_000, 1_000
 """The node's defaults."""
-SCALE = 100
+TARGETS = {"execution_target": 1_000, "data_target": 10_000, "growth_target": 200}
+"""A second. Full blocks use half as much again of units, and less than that of bytes."""
 BLOCK_MS = 200
 ROOM = 22
 """Transactions of a block."""
@@ -120,12 +120,7 @@ class Venue:
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
         self.exchange = standard_exchange(traders=MAKER)
-        usual = FeeTerms()
-        self.exchange.set_fees(
-            execution_target=usual.execution_target // SCALE,
-            data_target=usual.data_target // SCALE,
-            growth_target=usual.growth_target // SCALE,
-        )
+        self.exchange.set_fees(**TARGETS)
         self._begin_ms = self.exchange.now_ms
         self._quiet_fee_uusd = self.exchange.act(PlaceOrder, 1, order=order()).fee_uusd
 

@@ -248,7 +248,7 @@ def test_terms_hold_from_the_next_block_on(exchange: Exchange) -> None:
         {"most_exponent_milli": 9_211},
         {"open_interest_uusd": 0},
         {"risk_ppm": 10_001},
-        {"risk_dated_ppm": 10_001},
+        {"risk_resting_ppm": 10**6 + 1},
         {"risk_most_ppm": 10_001},
         {"volatility_ppm": 0},
         {"variance_window_s": 59},
