@@ -1,10 +1,11 @@
 """What a flood does: `python -m tools.fee_congestion [--seed N] [--json] [--plot FILE.png]`.
 
-A small venue in memory takes orders through the node's mempool and the real transition. After a quiet lead, twenty times as many orders arrive as blocks
-have room for, for a few seconds; then it is quiet again. The orders find no counterparty, so they use
-execution units and bytes, and a full block is above the target for units and below that for bytes; a maker
-adds leaves all the while. Everybody has a bid, a highest fee and a deadline, drawn by the seed. The figures:
-base prices by resource, and by bid who got in, after how long, and for how much.
+A small venue in memory takes orders through the node's mempool and the real transition. After a quiet lead,
+twenty times as many orders arrive as blocks have room for, for a few seconds; then it is quiet again. The
+orders find no counterparty, so they use execution units and bytes, and a full block is above the target for
+units and below that for bytes; a maker adds leaves all the while. Everybody has a bid, a highest fee and a
+deadline, drawn by the seed. The figures: base prices by resource, and by bid who got in, after how long, and
+for how much.
 """
 
 from __future__ import annotations
