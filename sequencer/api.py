@@ -8,6 +8,7 @@ from sequencer.api_chain import ChainApi
 from sequencer.api_context import ApiContext
 from sequencer.api_depth import DepthApi
 from sequencer.api_fee_quote import FeeQuoteApi
+from sequencer.api_fee_tiers import FeeTierApi
 from sequencer.api_fees import FeeApi
 from sequencer.api_history import HistoryApi
 from sequencer.api_market import MarketApi
@@ -26,6 +27,7 @@ def public_methods(context: ApiContext) -> list[Method[Any]]:
     return [
         *TransactionApi(context).methods(),
         *FeeQuoteApi(context).methods(),
+        *FeeTierApi(context).methods(),
         *TypedDataApi(context).methods(),
         *chain.methods(),
         *HistoryApi(context).methods(),

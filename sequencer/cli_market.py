@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
+from sequencer.cli_fees import tier_fields
 from sequencer.cli_keys import own_address
 from sequencer.cli_options import DEFAULT_NODE, AsJson, InstrumentName, KeyPath, NodeUrl
 from sequencer.cli_output import print_fields, print_json, print_table
@@ -33,26 +34,28 @@ def account(
     if number is not None and owner is not None:
         raise typer.BadParameter("an account's number is enough", param_hint="--owner")
     whose = b"" if number is not None else owner or own_address(key)
-    found = trio.run(_accounts, node, number, whose)
+    found, standings = trio.run(_accounts, node, number, whose)
     if as_json:
         print_json(found[0] if number is not None else found)
         return
     if not found:
         raise CliError(f"0x{whose.hex()} owns no account: straddle deposit opens one")
-    for each in found:
-        print_account(each)
+    for each, tiers in zip(found, standings, strict=True):
+        print_account(each, tiers)
 
 
-async def _accounts(url: str, number: int | None, owner: bytes) -> list[Any]:
+async def _accounts(url: str, number: int | None, owner: bytes) -> tuple[list[Any], list[Any]]:
+    """The accounts; and of each where it stands among the venue's fee tiers."""
     async with open_node(url) as node:
         numbers = [number]
         if number is None:
             numbers = await node.call("straddle_getAccounts", owner="0x" + owner.hex())
-        return [await node.call("straddle_getAccount", account=each) for each in numbers]
+        found = [await node.call("straddle_getAccount", account=each) for each in numbers]
+        return found, [await node.call("straddle_getFeeTiers", account=each) for each in numbers]
 
 
-def print_account(found: Any) -> None:
-    """An account for people."""
+def print_account(found: Any, tiers: Any) -> None:
+    """An account for people; `tiers` as `straddle_getFeeTiers` answers for it."""
     margin = found["margin"]
     fields = [
         ("owner", found["owner"]),
@@ -66,6 +69,7 @@ def print_account(found: Any) -> None:
             ("maintenance margin", show_dollars(margin["maintenance_uusd"])),
             ("available", show_dollars(margin["available_uusd"])),
         ]
+    fields += tier_fields(tiers)
     fields.append(("next nonce", str(found["next_nonce"])))
     if found["dead_man_ms"]:
         fields.append(("cancels all at", show_time(found["dead_man_ms"] // 1000)))

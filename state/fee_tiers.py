@@ -70,8 +70,8 @@ def fill_fees(
     if tiers is None:
         return fee_of(notional_uusd, terms.maker_fee_ppm), fee_of(notional_uusd, terms.taker_fee_ppm)
     day = block.now_s // DAY_S
-    taker_share = _volume_of(view, tiers, taker, day).taker_ppm
-    maker_share = _volume_of(view, tiers, maker, day).maker_ppm
+    taker_share = volume_of(view, tiers, taker, day).taker_ppm
+    maker_share = volume_of(view, tiers, maker, day).maker_ppm
     taker_fee = -(-notional_uusd * terms.taker_fee_ppm * taker_share // (PPM * PPM))
     maker_fee = -(-notional_uusd * terms.maker_fee_ppm * maker_share // (PPM * PPM))
     return max(maker_fee, -taker_fee), taker_fee
@@ -84,12 +84,18 @@ def count_volume(view: StateView, block: BlockContext, accounts: tuple[int, int]
         return
     day = block.now_s // DAY_S
     for account in accounts:
-        leaf = _volume_of(view, tiers, account, day)
+        leaf = volume_of(view, tiers, account, day)
         leaf.today_uusd = min(leaf.today_uusd + notional_uusd, MAX_VOLUME_UUSD)
         view.put(volume_key(account), leaf)
 
 
-def _volume_of(view: StateView, tiers: FeeTiers, account: int, day: int) -> Volume:
+def traded_uusd(volume: Volume) -> tuple[int, int]:
+    """In the 30 days before the leaf's; and in those before the next day, if no more is traded until then."""
+    before = _DAYS.unpack(volume.days)
+    return sum(before), volume.today_uusd + sum(before[:-1])
+
+
+def volume_of(view: StateView, tiers: FeeTiers, account: int, day: int) -> Volume:
     """The account's leaf as of this day: a new one, not stored, where the day is new to it."""
     leaf: Volume | None = view.get(volume_key(account))
     if leaf is not None and leaf.day == day:
