@@ -87,7 +87,20 @@ Deadline = Annotated[
 MaxFee = Annotated[
     int | None,
     typer.Option(
-        "--max-fee", parser=fee, metavar="DOLLARS", help="Default: twice what the node quotes for it now."
+        "--max-fee",
+        parser=fee,
+        metavar="DOLLARS",
+        help="For fee and bid together. Default: the most that the node quotes, for half a minute.",
+    ),
+]
+Bid = Annotated[
+    int,
+    typer.Option(
+        "--bid",
+        parser=or_default(fee),
+        metavar="DOLLARS",
+        show_default="0",
+        help="For its place in the block: it pays the next lower bid, alone nothing.",
     ),
 ]
 Size = Annotated[int, typer.Argument(parser=coins, metavar="SIZE", help="In coins: 0.25")]
@@ -110,6 +123,7 @@ class Signing:
     nonce: Nonce = None
     deadline_s: Deadline = DEFAULT_DEADLINE_S
     max_fee_uusd: MaxFee = None
+    bid_uusd: Bid = 0
 
 
 def takes_signing(command: Callable[..., None]) -> Callable[..., None]:

@@ -137,8 +137,12 @@ async def sign_and_send(
     """Makes the action with its envelope, shows it, signs it, sends it; the receipt.
 
     `make` takes the envelope's fields; `instrument`, with those in `more`, is what the action names; `key` is
-    unlocked when not given. Raises CliError, NodeError, NodeUnreachable.
+    unlocked when not given. Raises CliError, NodeError, NodeUnreachable, and BadParameter when the bid is
+    above the most that the action may cost.
     """
+    if options.max_fee_uusd is not None and options.bid_uusd > options.max_fee_uusd:
+        most = show_dollars(options.max_fee_uusd)
+        raise typer.BadParameter(f"is above --max-fee, {most}, which covers fee and bid", param_hint="--bid")
     domain = await node.domain(options.rollup)
     if key is None:
         key = unlock(options.key, options.password_file)
@@ -152,15 +156,22 @@ async def sign_and_send(
         nonce=nonce,
         deadline_s=await deadline_of(node, options.deadline_s),
         max_fee_uusd=options.max_fee_uusd or 0,
+        priority_bid_uusd=options.bid_uusd,
     )
+    price = f"fee at most {show_dollars(action.max_fee_uusd)}"
     if options.max_fee_uusd is None:
         unsigned = {"type": type(action).__name__, **message(action, name_of)}
         quote = await node.call("straddle_feeQuote", action=unsigned)
         action = msgspec.structs.replace(action, max_fee_uusd=quote["suggested_max_fee_uusd"])
+        most = sum(quote["most"].values())
+        price = f"fee now {show_dollars(quote['fee_uusd'])}, at most {show_dollars(most)}"
+    if options.bid_uusd:
+        place = f"up to {show_dollars(options.bid_uusd)} for its place"
+        price += f", and {place}" if options.max_fee_uusd is None else f", of it {place}"
     note(
         f"signing {type(action).__name__}: {summary}\n"
         f"  account {action.account}, as 0x{key.address.hex()}, nonce {action.nonce}\n"
-        f"  fee at most {show_dollars(action.max_fee_uusd)}, until {show_time(action.deadline_s)}\n"
+        f"  {price}; until {show_time(action.deadline_s)}\n"
         f"  rollup {domain.chain_id} at 0x{domain.contract.hex()}"
         + ("" if options.rollup else ", as the node says")
     )
