@@ -79,6 +79,8 @@ class DepthApi:
         ]
 
     def _get_triggers(self, params: AccountParams, _context: Context) -> list[TriggerView]:
+        if params.account > keys.MAX_U64:
+            return []
         machine = self._context.machine
         prefix = keys.account_triggers_prefix(params.account)
         views = []
@@ -105,6 +107,8 @@ class DepthApi:
         return views
 
     def _get_protections(self, params: AccountParams, _context: Context) -> list[ProtectionView]:
+        if params.account > keys.MAX_U64:
+            return []
         machine = self._context.machine
         now_ms = max(self._context.now_ms(), machine.system.timestamp_ms)
         prefix = keys.protections_prefix(params.account)

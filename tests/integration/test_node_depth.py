@@ -212,6 +212,13 @@ async def test_protection_is_shown_and_refuses(tmp_path: Path) -> None:
         assert refused.value.data["code"] == "MMP_FROZEN"
 
 
+async def test_no_account_has_nothing(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        for account in (99, 2**64 - 1, 2**64):
+            assert await node.call("straddle_getTriggers", account=account) == []
+            assert await node.call("straddle_getProtections", account=account) == []
+
+
 async def test_the_commands_against_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `straddle quote`, `block` and `trigger` do once their options are read."""
     maker, taker = both = traders()
