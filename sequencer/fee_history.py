@@ -98,6 +98,11 @@ class FeeHistory:
         )
         self._timestamp_ms = header.timestamp_ms
 
+    @property
+    def total(self) -> Collected:
+        """Of all blocks executed since the process started."""
+        return self._total
+
     def last(self, count: int, newest: int) -> list[BlockFees]:
         """At most `count` kept blocks up to number `newest`, the newest first."""
         if not self._blocks:

@@ -7,7 +7,7 @@ that somebody else already knows (mempool size, batch lag) are read when a scrap
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -52,6 +52,12 @@ class Metrics:
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when asked for."""
         self._gauge(name, text).set_function(read)
+
+    def watch_each(self, name: str, text: str, label: str, reads: Mapping[str, Callable[[], float]]) -> None:
+        """Gauges of one name, by the values of a label, that are read when asked for."""
+        gauge = Gauge(f"straddle_{name}", text, [label], registry=self.registry)
+        for value, read in reads.items():
+            gauge.labels(value).set_function(read)
 
     def block_executed(
         self, transactions: int, orders: int, fills: int, messages: int, rejects: Tally[str], seconds: float

@@ -42,6 +42,7 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.executor import Executor, Inbox
 from sequencer.faults import ACTIONABLE, describe, root_cause
 from sequencer.fee_history import FeeHistory
+from sequencer.fee_metrics import watch_fees
 from sequencer.feed import Feed, FeedLimits
 from sequencer.health import Health
 from sequencer.http_server import App, Server, serve
@@ -330,6 +331,7 @@ class Node:
         watch("feed_subscribers", "Subscribers", lambda: self.feed.subscriber_count)
         watch("batches_unposted", "Closed batches not on L1 yet", lambda: self._batch_lag())
         self.closing.watch(self.metrics)
+        watch_fees(self.metrics, self.opened.machine.view, self.fees, self._now_ms)
         watch("poster_stopped", "1 when the poster needs an operator", self._poster_stopped)
         watch("margin_checks", "Margin requirements computed", lambda: MARGIN_CHECKS.number)
         watch("history_bytes", "Records of accounts' history", lambda: self.opened.history.size_bytes)

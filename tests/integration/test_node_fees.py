@@ -20,8 +20,10 @@ from sequencer.cli import app
 from sequencer.cli_session import Node
 from sequencer.client import NodeError
 from sequencer.errors import ErrorCode
+from state import keys, l1_price
 from state.actions import Order, OrderKind, PlaceOrder, Side
 from state.fees import PARTS
+from state.leaves import FeeMarket, L1Price, L1Terms
 from tests.integration.node_fixture import COIN, MARKET, PRICE, USD, Running, Trader, running_node
 
 
@@ -116,6 +118,37 @@ async def test_gas_is_an_execution_unit(node: Running, alice: Trader) -> None:
         with pytest.raises(NodeError) as caught:
             await node.client.call("eth_feeHistory", wrong)
         assert caught.value.code == ErrorCode.INVALID_PARAMS
+
+
+async def test_gauges_are_what_the_state_says(node: Running, alice: Trader) -> None:
+    """What a scrape gets of prices, of the position of L1's price, and of what was collected."""
+    await sent(node, *(bidding(alice, bid) for bid in (900, 400)))
+    view = node.node.opened.machine.view
+    price: L1Price = view.get(keys.L1_PRICE_KEY)
+    market: FeeMarket = view.get(keys.FEE_MARKET_KEY)
+    scraped = {
+        name: float(value)
+        for line in node.node.metrics.page().decode().splitlines()
+        if not line.startswith("#")
+        for name, value in [line.removeprefix("straddle_").rsplit(" ", 1)]
+    }
+    eth_uusd = scraped["eth_price_uusd"]
+    terms = L1Terms()
+    assert scraped["l1_byte_price_pusd"] == price.price_pusd > 0
+    assert scraped["l1_byte_target_pusd"] == price.target_pusd
+    assert scraped["l1_byte_cost_pusd"] == l1_price.feed_forward(price, terms, int(eth_uusd)) > 0
+    assert scraped["l1_surplus_uusd"] == price.surplus_uusd > 0
+    position = l1_price.position_uusd(price, terms, int(eth_uusd))
+    assert scraped["l1_position_uusd"] == position < price.surplus_uusd
+    assert scraped["l1_origin_base_fee_wei"] == price.base_fee_wei > 0
+    assert scraped["l1_origin_blob_fee_wei"] == price.blob_fee_wei > 0
+    assert scraped["l1_origin_block"] == price.l1_block == 1
+    assert scraped['base_price_pusd{resource="growth"}'] == market.growth_pusd > 0
+    assert 'load_backlog_seconds{resource="data"}' in scraped
+    total = (await node.call("straddle_feeHistory"))["total"]
+    for part in (*PARTS, "priority"):
+        assert scraped[f'fees_collected_uusd{{part="{part}"}}'] == total[f"{part}_uusd"]
+    assert total["priority_uusd"] == 400
 
 
 async def test_an_empty_node_has_prices_and_no_history(node: Running) -> None:
