@@ -25,7 +25,16 @@ from l1_bridge.rollup import RollupContract
 from l1_bridge.types import L1Client, L1Receipt, L1Refused, L1Reverted, L1Unavailable
 from state.block import MessageKind
 from state.hashing import keccak
-from state.leaves import FeeTerms, FeeTiers, Instrument, L1Terms, Parameters, Publishers, Series
+from state.leaves import (
+    FeeTerms,
+    FeeTiers,
+    Instrument,
+    L1Terms,
+    Parameters,
+    PriorityTerms,
+    Publishers,
+    Series,
+)
 from state.message_listing import SERIES_BYTES
 from state.units import MAX_NAME_BYTES
 
@@ -237,6 +246,11 @@ def set_fees(terms: FeeTerms) -> tuple[int, bytes]:
 def set_fee_tiers(tiers: FeeTiers) -> tuple[int, bytes]:
     """The message that sets what accounts pay of the instruments' fees (`fee_tiers.make_tiers`)."""
     return MessageKind.SET_FEE_TIERS, tiers.encode()
+
+
+def set_priority(terms: PriorityTerms) -> tuple[int, bytes]:
+    """The message that sets where goes what is paid for places."""
+    return MessageKind.SET_PRIORITY, terms.encode()
 
 
 def set_l1_terms(terms: L1Terms) -> tuple[int, bytes]:
