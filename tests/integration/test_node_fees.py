@@ -22,6 +22,7 @@ from sequencer.client import NodeError
 from sequencer.errors import ErrorCode
 from state import keys, l1_price
 from state.actions import Order, OrderKind, PlaceOrder, Side
+from state.errors import RejectCode
 from state.fees import PARTS
 from state.leaves import FeeMarket, L1Price, L1Terms
 from tests.integration.node_fixture import COIN, MARKET, PRICE, USD, Running, Trader, running_node
@@ -118,6 +119,41 @@ async def test_gas_is_an_execution_unit(node: Running, alice: Trader) -> None:
         with pytest.raises(NodeError) as caught:
             await node.client.call("eth_feeHistory", wrong)
         assert caught.value.code == ErrorCode.INVALID_PARAMS
+
+
+async def test_bids_that_are_refused(node: Running, alice: Trader) -> None:
+    """Without the money, above `max_fee_uusd`, no number: a code, what was asked and what there was."""
+    before = await node.call("straddle_getAccount", account=alice.account)
+    block = (await node.call("straddle_status"))["block_number"]
+
+    async def refused(transaction: dict[str, Any]) -> NodeError:
+        with pytest.raises(NodeError) as caught:
+            await node.client.call("straddle_sendTransactionSync", {"transaction": transaction})
+        return caught.value
+
+    def order(**fields: int) -> dict[str, Any]:
+        placed = Order(MARKET, Side.BUY, OrderKind.LIMIT, PRICE - USD, COIN)
+        return alice.signed(PlaceOrder(**(alice.envelope() | fields), order=placed))
+
+    cash = before["cash_uusd"]
+    error = await refused(order(priority_bid_uusd=cash, max_fee_uusd=2 * cash))
+    assert (error.code, error.data["code"]) == (
+        -32_000 - RejectCode.INSUFFICIENT_CASH,
+        "INSUFFICIENT_CASH",
+    )
+    assert error.data["available_uusd"] == cash < error.data["needed_uusd"] <= cash + USD
+    error = await refused(order(priority_bid_uusd=USD, max_fee_uusd=USD))
+    assert error.code == -32_000 - RejectCode.BID_ABOVE_MAX_FEE
+    assert error.data["bid_uusd"] == error.data["max_fee_uusd"] == USD
+    assert 0 < error.data["fee_uusd"] < USD
+    assert error.data["code"] == "BID_ABOVE_MAX_FEE"
+    good = order(priority_bid_uusd=1)
+    for bid in (-1, 2**64, "one", 1.5, None):
+        error = await refused({**good, "action": {**good["action"], "priority_bid_uusd": bid}})
+        assert (error.code, error.data["code"]) == (ErrorCode.INVALID_PARAMS, "INVALID_PARAMS")
+        assert "priority_bid_uusd" in error.data["path"]
+    assert await node.call("straddle_getAccount", account=alice.account) == before
+    assert (await node.call("straddle_status"))["block_number"] == block
 
 
 async def test_gauges_are_what_the_state_says(node: Running, alice: Trader) -> None:
