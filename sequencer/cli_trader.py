@@ -21,6 +21,7 @@ from sequencer.cli_session import open_node, sign_and_send
 from sequencer.cli_support import CliError, exits_cleanly, explain_node_error
 from sequencer.cli_units import moment, plain, price, show_dollars, show_time
 from state.actions import Cancel, CancelAll, CancelOrder, CancelTrigger, Order, OrderKind, PlaceOrder, Side
+from state.fees import PARTS
 
 KIND_WORDS = {
     OrderKind.LIMIT: "limit",
@@ -210,6 +211,9 @@ def print_receipt(receipt: Any, sweep: bool = False) -> None:
         ("time", show_time(receipt["timestamp_ms"] // 1000)),
         ("fee", f"{show_dollars(fee['inclusion_uusd'])} and {show_dollars(fee['trading_uusd'])} on fills"),
     ]
+    parts = [f"{part} {show_dollars(fee[name])}" for part in PARTS if fee.get(name := f"{part}_uusd")]
+    if parts:
+        fields.append(("of it", ", ".join(parts)))
     if fee.get("priority_uusd"):
         fields.append(("for its place", show_dollars(fee["priority_uusd"])))
     if receipt["withdrawal"]:

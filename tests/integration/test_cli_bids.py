@@ -98,6 +98,7 @@ async def test_an_order_pays_the_next_lower_bid(
     )
     shown = await straddle(node, alice, "receipt", json.loads(result.stdout)["hash"])
     assert re.search(r"for its place +\$0.02\n", shown.stdout)
+    assert re.search(r"of it +data \$0\.\d+, bandwidth \$.*, execution \$.*, growth \$", shown.stdout)
 
 
 async def test_bids_that_are_refused(node: Running, traders: list[Trader]) -> None:
