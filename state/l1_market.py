@@ -36,6 +36,7 @@ _MAX_WEIGHT: Final = 65_536
 _MIN_POST_GAS: Final = 21_000
 _MAX_POST_GAS: Final = 30_000_000
 _MIN_BLOB_FRACTION: Final = 1_000_000
+_MAX_TIP_WEI: Final = 10**12
 
 
 class CostReport(NamedTuple):
@@ -67,6 +68,7 @@ def check_l1_terms(terms: L1Terms) -> None:
         "weights": min(weights) > 0 and max(weights) <= _MAX_WEIGHT,
         "post_gas": _MIN_POST_GAS <= terms.post_gas <= _MAX_POST_GAS,
         "blob_fraction": terms.blob_fraction >= _MIN_BLOB_FRACTION,
+        "tip_wei": terms.tip_wei <= _MAX_TIP_WEI,
     }
     for field, is_good in good.items():
         if not is_good:

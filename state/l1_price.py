@@ -199,7 +199,7 @@ def reported(
     blob_fee_wei: int,
 ) -> None:
     """The contract says what posting a batch of `size_bytes` (> 0) cost. Batches are reported in order."""
-    spent_wei = gas * base_fee_wei + blobs * GAS_PER_BLOB * blob_fee_wei
+    spent_wei = gas * (base_fee_wei + terms.tip_wei) + blobs * GAS_PER_BLOB * blob_fee_wei
     spent_uusd = min(-(-spent_wei * eth_price_uusd // _WEI_PER_ETH), _MAX_SURPLUS_UUSD)
     weight = terms.batch_weight
     if blobs:
@@ -251,12 +251,13 @@ def most_within(price: L1Price, terms: L1Terms, now_ms: int, seconds: int) -> in
 
 def batch_wei(price: L1Price, terms: L1Terms) -> int:
     """What a usual batch costs at the origin's fees, by the cheaper way."""
+    gas_wei = price.base_fee_wei + terms.tip_wei
     gas = _calldata_gas(terms, price.batch_bytes) * price.calldata_gas_ppm
-    by_calldata = gas * price.base_fee_wei // PPM
+    by_calldata = gas * gas_wei // PPM
     if price.blob_fee_wei == 0:
         return by_calldata
     blob_gas = GAS_PER_BLOB * price.batch_blobs_ppm
-    by_blobs = terms.post_gas * price.blob_gas_ppm * price.base_fee_wei + blob_gas * price.blob_fee_wei
+    by_blobs = terms.post_gas * price.blob_gas_ppm * gas_wei + blob_gas * price.blob_fee_wei
     return min(by_calldata, by_blobs // PPM)
 
 

@@ -87,7 +87,7 @@ class FeeMarket(FixedLeaf):
 class L1Terms(FixedLeaf):
     """How the price of a batch byte follows L1; absent: these defaults, which `l1_price` derives."""
 
-    LAYOUT: ClassVar[Struct] = Struct(">Q Q I I I I I I I I I I")
+    LAYOUT: ClassVar[Struct] = Struct(">Q Q I I I I I I I I I I Q")
 
     min_pusd: int = 1_000
     max_pusd: int = 10**12
@@ -110,6 +110,9 @@ class L1Terms(FixedLeaf):
     blob_fraction: int = 11_684_671
     """L1's BLOB_BASE_FEE_UPDATE_FRACTION (EIP-4844), here that of EIP-7892's second step; an L1 fork may
     change it, and the governor must follow."""
+    tip_wei: int = 0
+    """Per gas: what inclusion usually costs beside the base fee. Reports leave out what the operator chose to
+    bid; this much is counted of every batch."""
 
 
 @dataclass

@@ -202,6 +202,7 @@ def test_the_governors_terms_hold_from_the_next_block_on(exchange: Exchange) -> 
         {"post_gas": 20_999},
         {"post_gas": 30_000_001},
         {"blob_fraction": 999_999},
+        {"tip_wei": 10**12 + 1},
     ],
 )
 def test_bad_terms(exchange: Exchange, changes: dict[str, int]) -> None:

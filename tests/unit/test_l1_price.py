@@ -51,6 +51,17 @@ def test_feed_forward_is_the_cheaper_way() -> None:
     assert feed_forward(dear_blobs, TERMS, ETH_UUSD) == feed_forward(calldata, TERMS, ETH_UUSD)
 
 
+def test_a_usual_tip_counts_like_the_base_fee() -> None:
+    """In what a byte is to cost, and in what a batch has cost: there whatever the operator bid."""
+    tipped = L1Terms(tip_wei=5 * GWEI)
+    for blob_fee_wei in (0, 1):
+        low, high = fresh(None, 15 * GWEI, blob_fee_wei), fresh(None, 20 * GWEI, blob_fee_wei)
+        assert feed_forward(low, tipped, ETH_UUSD) == feed_forward(high, TERMS, ETH_UUSD)
+        reported(low, tipped, ETH_UUSD, BATCH, 200_000, 15 * GWEI, blob_fee_wei, blob_fee_wei)
+        reported(high, TERMS, ETH_UUSD, BATCH, 200_000, 20 * GWEI, blob_fee_wei, blob_fee_wei)
+        assert low.surplus_uusd == high.surplus_uusd < 0
+
+
 def test_a_step_a_slot_and_a_block() -> None:
     """iL1PRICE_001."""
     price = fresh()
