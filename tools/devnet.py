@@ -1,8 +1,9 @@
 """A devnet in one call: an L1, the contracts, listed instruments, oracle publishers and funded traders.
 
 Everything goes the way it would on a real L1: the governor's messages and the deposits are L1 transactions
-that the node reads from the inbox. Keys are the public development keys and keys derived from names, so
-`open_devnet` refuses any L1 that is not a development chain.
+that the node reads from the inbox; the terms of L1's prices say this L1's block time and usual tip. Keys are
+the public development keys and keys derived from names, so `open_devnet` refuses any L1 that is not a
+development chain.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from l1_bridge.deploy import (
     list_series,
     mint_test_dollars,
     set_feed,
+    set_l1_terms,
     set_publishers,
 )
 from l1_bridge.keys import DEVNET_CHAIN_IDS, DEVNET_KEYS, KeyRefused, devnet_signer
 from sequencer.cli_support import CliError
 from state.calendar import DAY_S, Rule
 from state.genesis import GENESIS_ROOT
-from state.leaves import Instrument, Series, Terms
+from state.leaves import Instrument, L1Terms, Series, Terms
 from state.oracle import FeedKind
 from state.series import CALLS, FUTURES, PUTS
 from state.signatures import address_of
@@ -49,6 +51,9 @@ PUBLISHERS = ("publisher 1", "publisher 2", "publisher 3")
 QUORUM = 2
 EXPIRIES_AHEAD = 2
 STRIKES_EACH_SIDE = 3
+OURS = ("embedded", "anvil")
+"""Chains that are started here, with a block each second: prices of L1 may move by their step in each."""
+OUR_BLOCK_MS = 1_000
 INDEX_HEARTBEAT_MS = 15 * 60 * 1_000
 """Of the index that options settle at: when time travels, reports are minutes apart."""
 
@@ -129,7 +134,13 @@ async def open_devnet(l1: str, markets: Sequence[MarketSpec]) -> AsyncIterator[D
         )
         deployment = await deploy(governor, config)
         publishers = tuple(Trader(name) for name in PUBLISHERS)
-        messages = [set_publishers(QUORUM, [address_of(publisher.secret) for publisher in publishers])]
+        terms = L1Terms(tip_wei=(await client.fees()).tip_wei)
+        if l1 in OURS:
+            terms.slot_ms = OUR_BLOCK_MS
+        messages = [
+            set_l1_terms(terms),
+            set_publishers(QUORUM, [address_of(publisher.secret) for publisher in publishers]),
+        ]
         messages += [list_instrument(perpetual(spec)) for spec in markets]
         await govern(governor, deployment.inbox_address, messages)
         sequencer = Trader("sequencer")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tools.expiry_scene import Settled
 from tools.job_fees import JobFees
+from tools.job_quotes import FeeQuotes
 from tools.option_desk import OptionDesk
 from tools.option_takers import OptionTakers
 from tools.order_sender import Tally
@@ -39,6 +40,8 @@ class Progress:
     liquidations: int = 0
     fees: JobFees | None = None
     """None before the node runs."""
+    quotes: FeeQuotes | None = None
+    """None before there is somebody who asks."""
     settled: Settled | None = None
     """None before the expiry, and where time cannot travel to it."""
 
@@ -108,6 +111,10 @@ class Display:
             ]
         if progress.fees is not None:
             facts += progress.fees.facts(tally.orders if tally else 0)
+        if progress.quotes is not None:
+            facts.append(
+                ("fee quotes asked, exceeded", f"{progress.quotes.asked:,}, {progress.quotes.exceeded}")
+            )
         facts.append(("roots verified", f"{len(progress.verified):,}"))
         return facts
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.devnet import OURS
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -19,7 +21,7 @@ class Settings:
     @property
     def can_travel(self) -> bool:
         """Whether L1's time is ours to move: it is on a chain that the job has started itself."""
-        return self.l1 in ("embedded", "anvil")
+        return self.l1 in OURS
 
     @classmethod
     def of(cls, environment: dict[str, str]) -> Settings:
@@ -32,7 +34,7 @@ class Settings:
         if duration_s is not None and duration_s <= 0:
             raise ValueError(f"DURATION={duration}: expected more than 0 seconds")
         l1 = environment.get("L1") or "embedded"
-        if l1 not in ("embedded", "anvil") and not l1.startswith(("http://", "https://")):
+        if l1 not in OURS and not l1.startswith(("http://", "https://")):
             raise ValueError(f"L1={l1}: expected embedded, anvil or a URL")
         path = environment.get("JSON")
         return cls(

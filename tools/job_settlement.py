@@ -18,7 +18,7 @@ from state.leaves import System
 from state.signatures import address_of
 from tools.devnet import Devnet
 from tools.job_display import Progress
-from tools.job_fees import PosterSpend, look
+from tools.job_fees import PosterSpend, look_settled
 from tools.market import Trader
 from tools.order_sender import OrderSender
 from tools.services import ServiceFailed
@@ -109,7 +109,9 @@ class Settlement:
         bytes_posted = sum(batch["data_bytes"] for batch in progress.verified.values())
         gas = await self._gas_of_batches()
         settled = progress.settled
-        fees = progress.fees = await look(self._client, self._spend)
+        fees = progress.fees = await look_settled(self._client, self._spend, self._rollup)
+        quotes = self._sender.quotes
+        assert quotes is not None
         return {
             "orders": tally.orders,
             "rejected": tally.rejected,
@@ -131,6 +133,8 @@ class Settlement:
             "l1_gas_per_order": round(gas / max(tally.orders, 1), 1),
             "batch_bytes_per_order": round(bytes_posted / max(tally.orders, 1), 1),
             **fees.summary(tally.orders),
+            "quotes_asked": quotes.asked,
+            "quote_exceeded": quotes.exceeded,
         }
 
     async def _gas_of_batches(self) -> int:
@@ -154,6 +158,8 @@ def held(summary: dict[str, Any]) -> bool:
         and (summary["options_settled"] is None or summary["options_settled"] > 0)
         and summary["liquidations"] > 0
         and summary["block_trades"] > 0
+        and summary["quotes_asked"] > 0
+        and summary["quote_exceeded"] == 0
     )
 
 

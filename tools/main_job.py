@@ -39,6 +39,7 @@ from tools.job_clock import JobClock
 from tools.job_display import Display, Progress
 from tools.job_fees import PosterSpend, look
 from tools.job_oracle import MarketSource, Publishers, log_to, reported
+from tools.job_quotes import FeeQuotes
 from tools.job_settings import Settings
 from tools.job_settlement import Settlement, held, within
 from tools.liquidation_scene import LiquidationScene, sliding_market
@@ -143,7 +144,8 @@ class Job:
             await self._open(devnet, cast, client)
             nursery.start_soon(self._keep, cast.keeper)
             domain = Domain(devnet.deployment.rollup_chain_id, devnet.deployment.rollup_address)
-            sender = OrderSender(domain, self._clock)
+            quotes = self.progress.quotes = FeeQuotes(domain, address_of(devnet.sequencer_secret))
+            sender = OrderSender(domain, self._clock, quotes)
             markets = {spec.underlying: Listed(number, spec) for number, spec in enumerate(specs, start=1)}
             await self._trade(cast, sender, markets)
             await self._expire(devnet, cast, client)
@@ -273,6 +275,10 @@ class Job:
         if self.settings.json:
             self.settings.json.write_text(json.dumps(summary, indent=1) + "\n")
         self.display.report(summary)
+        assert self.progress.fees is not None
+        self.display.say(self.progress.fees.said())
+        if summary["quote_exceeded"]:
+            self.display.say(f"FAILED: {summary['quote_exceeded']} fee quotes were exceeded in their time")
 
 
 def _tape(path: Path | None) -> list[TapeTrade]:

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from sequencer.client import NodeClient, NodeError
 from state.actions import Action, BulkOrders, PlaceOrder, Quote, SignedAction
 from state.eip712 import Domain, action_digest, quote_digest
 from state.hashing import keccak
 from state.signatures import sign
 from state.wire import to_json
+from tools.job_quotes import FeeQuotes
 from tools.market import DEADLINE_S, MAX_FEE_UUSD, Trader
+from tools.services import ServiceFailed
 
 
 @dataclass(slots=True)
@@ -55,11 +59,13 @@ class Tally:
 
 
 class OrderSender:
-    """`clock` gives the rollup's time in milliseconds; deadlines are counted from it."""
+    """`clock` gives the rollup's time in milliseconds; deadlines are counted from it. `quotes` has some of
+    the actions quoted before they are signed."""
 
-    def __init__(self, domain: Domain, clock: Callable[[], int]) -> None:
+    def __init__(self, domain: Domain, clock: Callable[[], int], quotes: FeeQuotes | None = None) -> None:
         self.tally = Tally()
         self.clock = clock
+        self.quotes = quotes
         self._domain = domain
         self._instruments: dict[int, str] = {}
         self._names: dict[int, bytes] = {}
@@ -81,21 +87,44 @@ class OrderSender:
 
     def signed(self, trader: Trader, action: Action) -> dict[str, Any]:
         """The action's JSON form with the trader's signature."""
-        digest = action_digest(self._domain, action, self._names.__getitem__)
-        return to_json(SignedAction(action, sign(digest, trader.secret)), self._instruments.__getitem__)
+        return self._json(action, sign(self._digest(action), trader.secret))
+
+    def _digest(self, action: Action) -> bytes:
+        return action_digest(self._domain, action, self._names.__getitem__)
+
+    def _json(self, action: Action, signature: bytes) -> dict[str, Any]:
+        return to_json(SignedAction(action, signature), self._instruments.__getitem__)
 
     def signed_quote(self, maker: Trader, quote: Quote) -> bytes:
         """The maker's signature of a block trade's terms."""
         return sign(quote_digest(self._domain, quote, self._names.__getitem__), maker.secret)
 
     async def send(self, client: NodeClient, actions: Sequence[tuple[Trader, Action]]) -> list[Any]:
-        """One array of signed actions; the receipts, or the errors, in order. Counts them."""
+        """One array of signed actions; the receipts, or the errors, in order. Counts them.
+
+        Raises ServiceFailed for a fee quote that is wrong.
+        """
+        quoted = [(trader, *await self._quoted(client, action)) for trader, action in actions]
         calls = [
-            ("straddle_sendTransactionSync", [self.signed(trader, action)]) for trader, action in actions
+            ("straddle_sendTransactionSync", [self.signed(trader, action)]) for trader, action, _ in quoted
         ]
         begin = time.monotonic()
         outcomes = await client.call_many(calls)
         self.tally.ack_ms.append((time.monotonic() - begin) * 1_000)
-        for (_, action), outcome in zip(actions, outcomes, strict=True):
+        for (_, action, quote), outcome in zip(quoted, outcomes, strict=True):
             self.tally.count(action, outcome)
+            if quote is not None and self.quotes is not None:
+                self.quotes.judge(quote, outcome)
         return outcomes
+
+    async def _quoted(self, client: NodeClient, action: Action) -> tuple[Action, dict[str, Any] | None]:
+        """The action as it is, or as its quote allows it, with the quote."""
+        if self.quotes is None or not self.quotes.wanted():
+            return action, None
+        quote = await self.quotes.ask(client, self._json(action, bytes(64))["action"])
+        if quote is None:
+            return action, None
+        action = replace(action, max_fee_uusd=quote["most_uusd"])
+        if quote["action"] != "0x" + self._digest(action).hex():
+            raise ServiceFailed(f"a fee quote is for another action: {quote}")
+        return action, quote

@@ -39,7 +39,13 @@ FIELDS = {
     "fee_exec_per_order",
     "fee_risk_per_order",
     "priority_paid",
+    "fee_other_per_order",
+    "l1_spend",
     "operator_pnl",
+    "data_fees_not_posted",
+    "byte_price_position",
+    "quotes_asked",
+    "quote_exceeded",
 }
 
 
@@ -88,7 +94,13 @@ def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) ->
     assert summary["fee_risk_per_order"] >= 0
     assert 0 < summary["priority_paid"] < summary["orders"] * max(TAKERS_BIDS_UUSD) / 1_000_000
     assert isinstance(summary["operator_pnl"], float)
-    assert "operator: data fees less L1 spend" in done.stdout
+    assert summary["operator_pnl"] + summary["l1_spend"] + summary["data_fees_not_posted"] == pytest.approx(
+        summary["fee_data_per_order"] * summary["orders"], abs=0.01
+    )
+    assert "operator, posted batches: data fees less L1 spend" in done.stdout
+    assert "for the past the byte price has still to collect" in done.stdout
+    assert not held(summary | {"quote_exceeded": 1})
+    assert not held(summary | {"quotes_asked": 0})
     assert not held(summary | {"roots_verified": summary["roots_verified"] - 1})
     assert not held(summary | {"options_settled": 0})
     assert held(summary | {"options_settled": None})
