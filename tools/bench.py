@@ -26,6 +26,7 @@ BENCHES = {
     "ack_latency": "tools.bench_rpc:bench_ack_latency",
     "transition": "tools.bench_transition:bench_transition",
     "transition_options": "tools.bench_options:bench_transition_options",
+    "units": "tools.bench_units:bench_units",
     "margin": "tools.bench_options:bench_account_margin",
     "portfolio": "tools.bench_margin:bench_margin",
     "chain": "tools.bench_margin:bench_chain",
