@@ -25,7 +25,7 @@ class FeeTerms(FixedLeaf):
     sustains (PROTOCOL 8.13 has the figures behind this and the next two)."""
     data_target: int = 37_000
     """Bytes a second: a quarter of what L1 has blobs for."""
-    growth_target: int = 4_000
+    growth_target: int = 2_500
     """Leaves a second."""
     data_min_pusd: int = 200_000
     """Per byte."""
@@ -45,7 +45,7 @@ class FeeTerms(FixedLeaf):
     """Of a market; at it the rate on risk has risen by once its base."""
     risk_ppm: int = 1
     """Rate on the worst loss that orders add, before anything raises it."""
-    risk_resting_ppm: int = 20_000
+    risk_resting_ppm: int = 10_000
     """What post-only orders add counts by this part of it."""
     risk_most_ppm: int = 10
     """No rate is above it, but for a base that is."""
