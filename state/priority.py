@@ -60,9 +60,9 @@ def terms_of(view: StateView) -> PriorityTerms:
 
 def market_of(action: Action) -> int:
     """The one market that an action names; 0 when it names none, or several."""
-    if isinstance(action, PlaceOrder | PlaceTrigger):
+    if type(action) is PlaceOrder or type(action) is PlaceTrigger:
         return action.order.market
-    if isinstance(action, CancelOrder | CancelTrigger):
+    if type(action) is CancelOrder or type(action) is CancelTrigger:
         return action.cancel.market
     if isinstance(action, CancelAll):
         return action.market

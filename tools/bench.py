@@ -27,6 +27,7 @@ BENCHES = {
     "transition": "tools.bench_transition:bench_transition",
     "transition_options": "tools.bench_options:bench_transition_options",
     "units": "tools.bench_units:bench_units",
+    "pricing": "tools.bench_pricing:bench_pricing",
     "margin": "tools.bench_options:bench_account_margin",
     "portfolio": "tools.bench_margin:bench_margin",
     "chain": "tools.bench_margin:bench_chain",
