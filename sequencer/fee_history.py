@@ -93,7 +93,7 @@ class FeeHistory:
                 (terms.execution_target, terms.data_target, terms.growth_target),
                 collected,
                 self._total,
-                _rewards_pusd(block, market.execution_used) if collected.priority_uusd else (),
+                _rewards_pusd(self._view, block, market.execution_used) if collected.priority_uusd else (),
             )
         )
         self._timestamp_ms = header.timestamp_ms
@@ -125,14 +125,14 @@ def collected_of(results: Sequence[TransactionResult]) -> Collected:
     )
 
 
-def _rewards_pusd(block: ExecutedBlock, units_used: int) -> tuple[int, ...]:
+def _rewards_pusd(view: StateView, block: ExecutedBlock, units_used: int) -> tuple[int, ...]:
     """Percentiles, weighted by units; those who paid nothing are the lowest."""
     paid: list[tuple[int, int]] = []
     for transaction, result in zip(block.transactions, block.result.results, strict=True):
         if result.priority_uusd:
             assert isinstance(transaction.payload, SignedAction)
             action = transaction.payload.action
-            units, _ = use_of(action, rule_of(action))
+            units, _ = use_of(view, action, rule_of(action))
             paid.append((result.priority_uusd * 1_000_000 // units, units))
     paid.sort()
     below = units_used - sum(units for _, units in paid)

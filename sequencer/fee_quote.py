@@ -82,7 +82,7 @@ def priced(
     now_ms = max(now_ms, system.timestamp_ms)
     market = fee_market.coming(view, now_ms - system.timestamp_ms)
     price = l1_market.coming(view, now_ms)
-    units, leaves = use_of(action, rule_of(action))
+    units, leaves = use_of(view, action, rule_of(action))
     most_bytes = bytes_within(action, table, now_ms)
     most_byte_price = l1_price.most_within(price, l1_market.terms_of(view), now_ms, seconds)
     risk = risk_uusd(view, action)

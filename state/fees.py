@@ -9,9 +9,10 @@
 | finality | proofs by unit, capital until a batch is final by byte | fees |
 | risk | the risk that its orders add (`risk_fee`) | insurance fund |
 
-Each part is rounded up to a uusd by itself, so the sum is exact. Units and leaves are constants of the
-action, known before it is sent: an order's include its matching, however much it fills. The base prices are
-those of the block (`fee_market`, `l1_market`).
+Each part is rounded up to a uusd by itself, so the sum is exact. Units and leaves follow from the action, and
+from which of its markets are dated: both are known before it is sent. An order's units include its matching,
+however much it fills; the constants below are rounded from `python -m tools.bench units`, and PROTOCOL 8.13
+says what they stand for. The base prices are those of the block (`fee_market`, `l1_market`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,25 @@ from state.leaves import FeeMarket
 from state.units import PUSD_PER_UUSD
 
 BASE_UNITS: Final = 4
-"""Of every action: its signature, account and nonce; `rules` adds what it does."""
+"""Of every action: its envelope, account and nonce; `rules` adds what it does."""
 ORDER_UNITS: Final = 10
-POST_ONLY_UNITS: Final = 6
+"""A limit order; with the base, what one costs that rests in a perpetual is 14 units: that defines them."""
+POST_ONLY_UNITS: Final = 8
+IMMEDIATE_UNITS: Final = 20
+"""Immediate or cancel, market: one that meets one or two resting orders."""
+FILL_OR_KILL_UNITS: Final = 60
+"""It is matched twice: first to see whether it fills."""
 CANCEL_UNITS: Final = 3
 REPLACE_UNITS: Final = 12
+DATED_UNITS: Final = 70
+"""More for an order, replacement, trigger or block trade in options or futures: margin over expiries."""
+QUOTE_UNITS: Final = 15
+"""Of a block trade, beside its legs."""
+LEG_UNITS: Final = 12
+TERMS_UNITS: Final = 5
+"""Of a block trade whose terms are kept."""
+DELEVERAGE_UNITS: Final = 100
+"""Of deleveraging, and again of each counterparty."""
 RESTING_LEAVES: Final = 2
 """An order in the book, and what finds it by its account; positions are bounded otherwise (8.5)."""
 PARTS: Final = ("data", "bandwidth", "execution", "growth", "finality", "risk")

@@ -52,12 +52,20 @@ from state.errors import RejectCode, Rejected
 from state.fees import (
     BASE_UNITS,
     CANCEL_UNITS,
+    DATED_UNITS,
+    DELEVERAGE_UNITS,
+    FILL_OR_KILL_UNITS,
+    IMMEDIATE_UNITS,
+    LEG_UNITS,
     ORDER_UNITS,
     POST_ONLY_UNITS,
+    QUOTE_UNITS,
     REPLACE_UNITS,
     RESTING_LEAVES,
+    TERMS_UNITS,
 )
-from state.leaves import Account, AccountTrigger, Progress, RestingOrder, Task, Trigger
+from state.keys import instrument_key
+from state.leaves import Account, AccountTrigger, Instrument, Progress, RestingOrder, Task, Trigger
 from state.liquidation import apply_bid, apply_end, apply_start, check_bid, check_end, check_start
 from state.matching import place
 from state.operations import (
@@ -81,8 +89,8 @@ CANCEL_CLASS: Final = 1
 POST_ONLY_CLASS: Final = 2
 _LIMIT: Final = OrderKind.LIMIT
 _POST_ONLY: Final = OrderKind.POST_ONLY
-TERMS_UNITS: Final = 20
-"""Of a block trade whose terms are kept."""
+_FILL_OR_KILL: Final = OrderKind.FILL_OR_KILL
+_MAX_U32: Final = 2**32 - 1
 
 Check = Callable[[StateView, BlockContext, Progress, Any, Account, int], Any]
 """(view, block, progress, action, account, fee) -> plan"""
@@ -92,7 +100,7 @@ Apply = Callable[[StateView, BlockContext, Progress, Any, Any], None]
 
 class Rule(NamedTuple):
     units: int
-    """Execution units; 0 for a bulk action or block trade, whose parts count (`use_of`)."""
+    """Execution units in undated markets; 0 for what has parts that count (`use_of`)."""
     right: int
     order_class: int
     check: Check
@@ -233,7 +241,7 @@ _RULES: dict[type[Any], Rule] = {
         leaves=1,
     ),
     AuthorizeSessionKey: Rule(
-        BASE_UNITS + 6,
+        BASE_UNITS + 2,
         OWNER_RIGHT,
         LAST_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_authorize(view, block, action, account),
@@ -241,14 +249,14 @@ _RULES: dict[type[Any], Rule] = {
         leaves=1,
     ),
     RevokeSessionKey: Rule(
-        BASE_UNITS + 3,
+        BASE_UNITS + 1,
         OWNER_RIGHT,
         CANCEL_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_revoke(view, action.account, action.key),
         lambda view, block, _, action, __: accounts.apply_revoke(view, action.account, action.key),
     ),
     CancelAllAfter: Rule(
-        BASE_UNITS + 6,
+        BASE_UNITS + 2,
         CANCEL_RIGHT,
         CANCEL_CLASS,
         lambda view, block, _, action, account, fee: accounts.check_switch(action.timeout_s),
@@ -271,7 +279,7 @@ _RULES: dict[type[Any], Rule] = {
         lambda view, block, _, action, __: apply_cancel_quote(view, block, action),
     ),
     SetProtection: Rule(
-        BASE_UNITS + 6,
+        BASE_UNITS + 4,
         TRADE_RIGHT,
         LAST_CLASS,
         lambda view, _, __, action, ___, ____: check_set(view, action),
@@ -279,7 +287,7 @@ _RULES: dict[type[Any], Rule] = {
         leaves=2,
     ),
     ResetProtection: Rule(
-        BASE_UNITS + CANCEL_UNITS,
+        BASE_UNITS + 1,
         TRADE_RIGHT,
         LAST_CLASS,
         lambda view, _, __, action, ___, ____: check_reset(view, action),
@@ -297,7 +305,7 @@ _RULES: dict[type[Any], Rule] = {
         BASE_UNITS + CANCEL_UNITS, CANCEL_RIGHT, CANCEL_CLASS, _check_cancel_trigger, _apply_cancel_trigger
     ),
     StartAuction: Rule(
-        BASE_UNITS + 40,
+        BASE_UNITS + 80,
         TRADE_RIGHT,
         LAST_CLASS,
         lambda view, block, _, action, __, fee: check_start(view, block, action, fee),
@@ -305,21 +313,21 @@ _RULES: dict[type[Any], Rule] = {
         leaves=1,
     ),
     Bid: Rule(
-        BASE_UNITS + 100,
+        BASE_UNITS + 800,
         TRADE_RIGHT,
         LAST_CLASS,
         lambda view, block, _, action, account, fee: check_bid(view, block, action, account, fee),
         apply_bid,
     ),
     EndAuction: Rule(
-        BASE_UNITS + 40,
+        BASE_UNITS + 100,
         TRADE_RIGHT,
         LAST_CLASS,
         lambda view, block, _, action, __, fee: check_end(view, block, action, fee),
         lambda view, block, _, action, __: apply_end(view, block, action),
     ),
     Deleverage: Rule(
-        BASE_UNITS + 100,
+        0,
         TRADE_RIGHT,
         LAST_CLASS,
         lambda view, block, _, action, __, fee: check_deleverage(view, block, action, fee),
@@ -328,7 +336,8 @@ _RULES: dict[type[Any], Rule] = {
 }
 _PLACE_RULE: Final = _RULES[PlaceOrder]
 _POST_ONLY_RULE: Final = _PLACE_RULE._replace(units=BASE_UNITS + POST_ONLY_UNITS, order_class=POST_ONLY_CLASS)
-_IMMEDIATE_RULE: Final = _PLACE_RULE._replace(leaves=0)
+_IMMEDIATE_RULE: Final = _PLACE_RULE._replace(units=BASE_UNITS + IMMEDIATE_UNITS, leaves=0)
+_FILL_OR_KILL_RULE: Final = _IMMEDIATE_RULE._replace(units=BASE_UNITS + FILL_OR_KILL_UNITS)
 _BULK_CANCEL_RULE: Final = _RULES[BulkOrders]._replace(right=CANCEL_RIGHT, order_class=CANCEL_CLASS)
 _BULK_POST_ONLY_RULE: Final = _RULES[BulkOrders]._replace(order_class=POST_ONLY_CLASS)
 
@@ -339,7 +348,9 @@ def rule_of(action: Action) -> Rule:
         kind = action.order.kind
         if kind is _LIMIT:
             return _PLACE_RULE
-        return _POST_ONLY_RULE if kind is _POST_ONLY else _IMMEDIATE_RULE
+        if kind is _POST_ONLY:
+            return _POST_ONLY_RULE
+        return _FILL_OR_KILL_RULE if kind is _FILL_OR_KILL else _IMMEDIATE_RULE
     if isinstance(action, BulkOrders) and not action.replacements:
         if not action.orders:
             return _BULK_CANCEL_RULE
@@ -348,31 +359,56 @@ def rule_of(action: Action) -> Rule:
     return _RULES[type(action)]
 
 
-def use_of(action: Action, rule: Rule) -> tuple[int, int]:
+def use_of(view: StateView, action: Action, rule: Rule) -> tuple[int, int]:
     """(execution units, leaves that it may leave behind) of an action with its rule."""
-    return (rule.units, rule.leaves) if rule.units else _bulk_use(action, rule)
+    units = rule.units
+    if units == 0:
+        return _use_of_many(view, action, rule)
+    if type(action) is PlaceOrder or type(action) is PlaceTrigger:
+        if _is_dated(view, action.order.market):
+            units += DATED_UNITS
+    elif type(action) is ReplaceOrder and _is_dated(view, action.replacement.market):
+        units += DATED_UNITS
+    return units, rule.leaves
 
 
-def _bulk_use(action: Action, rule: Rule) -> tuple[int, int]:
+def _is_dated(view: StateView, market: int) -> bool:
+    """Never changes of a market. False of one that is not known: the action will be refused."""
+    terms: Instrument | None = view.get(instrument_key(market)) if 0 < market <= _MAX_U32 else None
+    return terms is not None and terms.expiry != 0
+
+
+def _use_of_many(view: StateView, action: Action, rule: Rule) -> tuple[int, int]:
     """Of an action of many parts."""
     if isinstance(action, ExecuteQuote):
+        legs = action.quote.legs
         kept = int(action.quote.terms_hash != NO_HASH)
-        return BASE_UNITS + ORDER_UNITS * len(action.quote.legs) + TERMS_UNITS * kept, rule.leaves + kept
+        # Margin is looked at once for all legs.
+        dated = int(any(_is_dated(view, leg.market) for leg in legs))
+        units = BASE_UNITS + QUOTE_UNITS + LEG_UNITS * len(legs) + TERMS_UNITS * kept + DATED_UNITS * dated
+        return units, rule.leaves + kept
+    if isinstance(action, Deleverage):
+        return BASE_UNITS + DELEVERAGE_UNITS * (1 + len(action.counterparties)), rule.leaves
     assert isinstance(action, BulkOrders)
-    post_only = limit = 0
+    units = BASE_UNITS + CANCEL_UNITS * len(action.cancels) + REPLACE_UNITS * len(action.replacements)
+    rest = 0
+    order: Order
     for order in action.orders:
-        if order.kind is _POST_ONLY:
-            post_only += 1
-        elif order.kind is _LIMIT:
-            limit += 1
-    units = (
-        BASE_UNITS
-        + CANCEL_UNITS * len(action.cancels)
-        + REPLACE_UNITS * len(action.replacements)
-        + POST_ONLY_UNITS * post_only
-        + ORDER_UNITS * (len(action.orders) - post_only)
-    )
-    return units, RESTING_LEAVES * (post_only + limit)
+        kind = order.kind
+        if kind is _POST_ONLY:
+            rest += 1
+            units += POST_ONLY_UNITS
+        elif kind is _LIMIT:
+            rest += 1
+            units += ORDER_UNITS
+        else:
+            units += FILL_OR_KILL_UNITS if kind is _FILL_OR_KILL else IMMEDIATE_UNITS
+        if _is_dated(view, order.market):
+            units += DATED_UNITS
+    for each in action.replacements:
+        if _is_dated(view, each.market):
+            units += DATED_UNITS
+    return units, RESTING_LEAVES * rest
 
 
 def check_count(action: BulkOrders) -> None:

@@ -243,7 +243,7 @@ def _begin_action(
     l1_price: L1Price = view.get(L1_PRICE_KEY)
     market: FeeMarket = view.get(FEE_MARKET_KEY)
     size_bytes = len(encoded)
-    units, leaves = use_of(action, rule)
+    units, leaves = use_of(view, action, rule)
     parts = charge(l1_price.price_pusd, market, units, leaves, size_bytes, risk_uusd(view, action))
     fee = sum(parts)
     order_class, bid = rule.order_class, action.priority_bid_uusd

@@ -49,7 +49,7 @@ class Bench:
         pending: list[tuple[Key, float]] = []
         for case in scenario(self.scene):
             key = (case.name, case.parts)
-            self.table[key] = units_of(case)
+            self.table[key] = units_of(self.scene, case)
             pending.append((key, seconds_of(self.scene, case)))
             if len(pending) == 4:
                 before = self._settle(pending, before)
@@ -86,12 +86,12 @@ def seconds_of(scene: Scene, case: Case) -> float:
     return elapsed / len(measured) / 1e9
 
 
-def units_of(case: Case) -> int:
+def units_of(scene: Scene, case: Case) -> int:
     """The table's units of one of the case's actions; 0 of an oracle update, which pays nothing."""
     payload = case.transactions[-1].payload
     if not isinstance(payload, SignedAction):
         return 0
-    return use_of(payload.action, rule_of(payload.action))[0]
+    return use_of(scene.view, payload.action, rule_of(payload.action))[0]
 
 
 def figures_of(bench: Bench) -> Iterator[Figure]:

@@ -55,7 +55,7 @@ async def test_a_blocks_prices_charge_what_its_transactions_paid(
         executed = bench.blocks[-1]
         (block,) = bench.fees.last(1, executed.result.header.number)
         payload: Any = executed.transactions[0].payload
-        units, leaves = use_of(payload.action, rule_of(payload.action))
+        units, leaves = use_of(bench.machine.view, payload.action, rule_of(payload.action))
         size = block.market.data_used
         assert (block.market.execution_used, block.market.growth_used) == (units, leaves)
         paid = executed.result.results[0].fee_parts
@@ -70,7 +70,7 @@ async def test_percentiles_of_places_are_weighted_by_units(autojump_clock: trio.
         executed = bench.blocks[-1]
         (block,) = bench.fees.last(1, executed.result.header.number)
         payload: Any = executed.transactions[0].payload
-        units, _ = use_of(payload.action, rule_of(payload.action))
+        units, _ = use_of(bench.machine.view, payload.action, rule_of(payload.action))
         rewards = block.rewards_pusd
         assert len(rewards) == 101
         assert set(rewards[:51]) == {0}, "half of the units, all alike, paid nothing"

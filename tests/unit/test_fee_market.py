@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal, localcontext
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
 from state import fee_market
-from state.actions import BulkOrders, Cancel, CancelAll, CancelAllAfter, Order, OrderKind, PlaceOrder, Side
+from state.actions import CancelAll, Order, OrderKind, PlaceOrder, Side
 from state.block import L1Message, MessageKind
 from state.errors import RejectCode, Rejected
 from state.fee_market import advance, most_backlog_ns, most_within_pusd, next_backlog_ns, risen_pusd
@@ -17,20 +16,12 @@ from state.fees import charge
 from state.genesis import genesis_leaves
 from state.keys import FEE_MARKET_KEY, FEE_TERMS_KEY
 from state.leaves import FeeMarket, FeeTerms
-from state.rules import rule_of, use_of
 from tests.exchange_checks import assert_conserved, must_reject
 from tools.exchange import COIN, USD, VAULT, Exchange, owner_address, standard_exchange
 
 S = 10**9
 TERMS = FeeTerms(1_000, 10_000, 100, 200_000, 10_000_000, 0, 0, inertia_s=10, burst=4)
 MINIMUM = 10_000_000
-ENVELOPE: dict[str, Any] = {
-    "account": 1,
-    "nonce": 1,
-    "deadline_s": 1,
-    "max_fee_uusd": 1,
-    "priority_bid_uusd": 0,
-}
 
 
 @pytest.fixture
@@ -271,20 +262,6 @@ def test_the_dearest_prices_fit_their_register() -> None:
     advance(market, terms, 10**15, 0)
     assert FeeMarket.decode(market.encode()) == market
     assert market.data_pusd > 9_990 * 10**15
-
-
-def test_use_by_action() -> None:
-    orders = tuple(Order(1, Side.BUY, kind, 1, 1) for kind in OrderKind)
-    assert [use_of(each, rule_of(each)) for each in (PlaceOrder(**ENVELOPE, order=o) for o in orders)] == [
-        (10, 2) if order.kind is OrderKind.POST_ONLY else (14, 2 * (order.kind is OrderKind.LIMIT))
-        for order in orders
-    ]
-    bulk = BulkOrders(**ENVELOPE, cancels=(Cancel(1, 0),), orders=orders)
-    assert use_of(bulk, rule_of(bulk)) == (4 + 3 + 6 + 10 * (len(orders) - 1), 4)
-    everything = CancelAll(**ENVELOPE, market=0)
-    switch = CancelAllAfter(**ENVELOPE, timeout_s=1)
-    assert use_of(everything, rule_of(everything))[1] == 0
-    assert use_of(switch, rule_of(switch))[1] == 1
 
 
 def test_oracle_updates_and_refusals_are_no_load(exchange: Exchange) -> None:

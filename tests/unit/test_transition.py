@@ -249,7 +249,7 @@ def test_units_of_a_bulk_action_are_those_of_its_operations(exchange: Exchange) 
     with exchange.block() as execution:
         result = execution.execute(exchange.sign(BulkOrders(**exchange.envelope(1), **fields)))
         size = len(execution.block.encoded[-1])
-    assert result.fee_uusd - result.fee_parts[-1] == fee_of(exchange, 4 + 2 * 3 + 12 + 10 + 2 * 6, 6, size)
+    assert result.fee_uusd - result.fee_parts[-1] == fee_of(exchange, 4 + 2 * 3 + 12 + 10 + 2 * 8, 6, size)
 
 
 def test_fee_above_max(exchange: Exchange) -> None:
