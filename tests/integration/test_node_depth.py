@@ -33,6 +33,7 @@ from state.actions import (
     TriggerSource,
 )
 from state.eip712 import action_digest, quote_digest
+from state.fees import BASE_UNITS, LEG_UNITS, QUOTE_UNITS, TERMS_UNITS
 from state.hashing import keccak
 from state.keys import block_trade_key
 from state.signatures import sign
@@ -128,7 +129,7 @@ async def test_a_quote_that_the_maker_did_not_sign(tmp_path: Path) -> None:
         quoted = await node.call(
             "straddle_feeQuote", action=taker.signed(execution(maker, taker, PRICE))["action"]
         )
-        assert quoted["execution_units"] == 34
+        assert quoted["execution_units"] == BASE_UNITS + QUOTE_UNITS + LEG_UNITS + TERMS_UNITS
         await node.send(taker.signed(execution(maker, taker, PRICE)))
 
 
