@@ -65,6 +65,7 @@ from state.seizure import (
     holdings,
     is_within_cash,
     move,
+    next_holding,
     parameters_of,
 )
 from state.units import PPB
@@ -284,13 +285,13 @@ def apply_bid(view: StateView, block: BlockContext, progress: Progress, action: 
 def seize_step(view: StateView, block: BlockContext, progress: Progress, action: Bid) -> None:
     """Moves the share of the next position, or ends the bid; `cursor` is the last market done."""
     number = action.liquidated
-    for holding in holdings(view, number):
-        if holding.market > progress.cursor:
-            progress.cursor = holding.market
-            own, other, size, worth = _parties(view, action, holding)
-            move(view, block, _SEIZED, view.get(auction_key(number)), own, other, -size, worth)
-            return
-    finish(view, block, progress, number)
+    holding = next_holding(view, number, progress.cursor)
+    if holding is None:
+        finish(view, block, progress, number)
+        return
+    progress.cursor = holding.market
+    own, other, size, worth = _parties(view, action, holding)
+    move(view, block, _SEIZED, view.get(auction_key(number)), own, other, -size, worth)
 
 
 # EndAuction

@@ -165,6 +165,16 @@ def holdings(view: StateView, account: int) -> list[Holding]:
     return found
 
 
+def next_holding(view: StateView, account: int, market: int) -> Holding | None:
+    """The account's first position in a market after this one: the others' marks are not asked for."""
+    for key, leaf in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
+        position: Position = leaf
+        found = int.from_bytes(key[9:13], "big")
+        if found > market and position.size_ulots:
+            return Holding(found, position.size_ulots, mark_uusd(view, found))
+    return None
+
+
 def mark_uusd(view: StateView, market: int) -> int:
     """The mark of a market that has been traded in."""
     terms: Instrument = view.get(instrument_key(market))
