@@ -94,11 +94,11 @@ class L1Terms(FixedLeaf):
     """A dollar per byte."""
     step_ppm: int = 125_000
     slot_ms: int = 12_000
-    horizon_ppm: int = 3_000_000
+    horizon_ppm: int = 1_500_000
     """Of the bytes on their way: over how many bytes the position is brought back."""
     feedback_ppm: int = 500_000
     """Of the feed-forward: the most that others' past adds to or takes from a price."""
-    reserve_ppm: int = 3_000_000
+    reserve_ppm: int = 2_000_000
     """The standing reserve, in standard deviations of what the bytes on their way may come to cost more."""
     batch_weight: int = 8
     """A batch moves the averages of sizes and gas by this part of the distance."""

@@ -5,7 +5,7 @@ transactions; its mean is `mean_tps` times the exponential of an Ornstein-Uhlenb
 deviation 0.4, 15 minutes), and about once an hour for two minutes four times that. Sizes are those of single
 orders in batches (README.md), by kind. All from one seed.
 
-Time goes by the second. A transaction's L1 origin lies `LAG_BLOCKS` behind L1's head, and a batch's report is
+Time goes by the second. A transaction's L1 origin lies `lag_blocks` behind L1's head, and a batch's report is
 read as late, since the node waits for so many confirmations. The policy is asked at every L1 block, and when
 the open batch is full; a batch is mined in the block after the one at which it was closed, at that block's
 fees, without a tip (cost reports leave tips out), by the cheaper of calldata and blobs. Gas is that of the
@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from l1_bridge.blobs import GAS_PER_BLOB, blob_count
+from l1_bridge.blobs import DATA_BYTES_PER_BLOB, GAS_PER_BLOB, blob_count
 from l1_bridge.posting import POST_GAS, Limits, calldata_gas
 from l1_bridge.posting_policy import L1Prices, PolicyTerms, RecentPrices, Waiting, decide
 from l1_bridge.types import Fees
 from tools.l1_fees import BlockFees
 
 LAG_BLOCKS = 2
+"""The node's default."""
 ETH_PRICE_UUSD = 3_000_000_000
 """Of the replay: the recordings have none, and every figure but amounts of money is free of it."""
 SIZES = (70, 76, 78, 84)
@@ -104,34 +105,36 @@ def load_trace(seconds: int, seed: int, mean_tps: float) -> list[tuple[int, ...]
     return [tuple(row) for row in counts.tolist()]
 
 
-def replay(blocks: list[BlockFees], seed: int, mean_tps: float, data: str = "auto") -> Replay:
+def replay(
+    blocks: list[BlockFees], seed: int, mean_tps: float, data: str = "auto", lag_blocks: int = LAG_BLOCKS
+) -> Replay:
     """The recording with load and batches. Raises ValueError when it is too short for a batch."""
-    if len(blocks) <= LAG_BLOCKS + 1:
+    if len(blocks) <= lag_blocks + 1:
         raise ValueError(f"{len(blocks)} blocks are too few to replay")
-    loads = load_trace(blocks[-1].timestamp_s - blocks[LAG_BLOCKS].timestamp_s, seed, mean_tps)
-    replayed = _Replayer(blocks, policy_terms(data)).run(loads)
+    loads = load_trace(blocks[-1].timestamp_s - blocks[lag_blocks].timestamp_s, seed, mean_tps)
+    replayed = _Replayer(blocks, policy_terms(data), lag_blocks).run(loads)
     if not replayed.batches:
         raise ValueError("the recording is too short, or the load too low, for a single batch")
     return replayed
 
 
 def policy_terms(data: str) -> PolicyTerms:
-    """The policy's defaults; by calldata alone, a batch must fit into one transaction."""
-    if data != "calldata":
-        return PolicyTerms(data=data)
-    most = Limits().max_calldata_bytes
-    return PolicyTerms(data=data, full_bytes=most, backlog_bytes=2 * most)
+    """As the node's defaults: a batch fits into three blobs, or one transaction's calldata, and is full from
+    15/16 of that on, since its last transactions make it larger."""
+    room = Limits().max_calldata_bytes if data == "calldata" else 3 * DATA_BYTES_PER_BLOB
+    return PolicyTerms(data=data, full_bytes=room - room // 16, backlog_bytes=2 * room)
 
 
 class _Replayer:
     """State of the replay: L1's head, the open batch."""
 
-    def __init__(self, blocks: list[BlockFees], terms: PolicyTerms) -> None:
+    def __init__(self, blocks: list[BlockFees], terms: PolicyTerms, lag_blocks: int) -> None:
         self._blocks = blocks
         self._terms = terms
+        self._lag = lag_blocks
         self._recent = RecentPrices()
         self._prices: L1Prices | None = None
-        self._head = LAG_BLOCKS
+        self._head = lag_blocks
         self._replay = Replay(blocks[0], terms.data)
         self._charged = 0
         self._size = _BATCH_BYTES
@@ -141,7 +144,7 @@ class _Replayer:
         self._number = 0
 
     def run(self, loads: list[tuple[int, ...]]) -> Replay:
-        start_s = self._blocks[LAG_BLOCKS].timestamp_s
+        start_s = self._blocks[self._lag].timestamp_s
         for offset, counts in enumerate(loads):
             now_s = start_s + offset
             self._second(now_s, counts)
@@ -158,7 +161,7 @@ class _Replayer:
         closed = None
         if self._charged and (moved or self._size >= self._terms.full_bytes):
             closed = self._ask(now_s)
-        origin = self._blocks[self._head - LAG_BLOCKS]
+        origin = self._blocks[self._head - self._lag]
         reports = list(self._reports(origin.number)) if moved else []
         self._replay.seconds.append(
             Second(now_s, origin if moved else None, reports, closed, counts, self._number)

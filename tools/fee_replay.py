@@ -1,6 +1,7 @@
 """How well the price of data does on recorded L1 fees, beside two public pricers.
 
     python -m tools.fee_replay FILE [--json] [--plot DIR] [--data auto|calldata|blobs] [--tps N] [--seed N]
+        [--lag BLOCKS]
 
 The pricers are those of `tools.fee_baselines`, the load and the batches those of `tools.fee_recording`, the
 figures those of `tools.fee_measures`. All begin at what a byte costs at the recording's first block. A second
@@ -22,7 +23,7 @@ from rich.table import Table
 from state.units import PPM
 from tools.fee_baselines import OpenLoop, Pricer, Straddle, SurplusFeedback, break_even_pusd
 from tools.fee_measures import Figures, Run, drive, measure, moves_away
-from tools.fee_recording import Replay, replay
+from tools.fee_recording import LAG_BLOCKS, Replay, replay
 from tools.l1_fees import FeesError, read_fees
 
 OFF = 5
@@ -120,12 +121,15 @@ def main(
     data: Annotated[str, typer.Option(help="How batches go out: auto, calldata or blobs.")] = "auto",
     tps: Annotated[float, typer.Option(min=0.1, help="Mean transactions per second.")] = MEAN_TPS,
     seed: Annotated[int, typer.Option(min=0, help="Of the load.")] = SEED,
+    lag: Annotated[
+        int, typer.Option(min=0, help="L1 blocks that origins and cost reports lie behind its head.")
+    ] = LAG_BLOCKS,
 ) -> None:
     """Replays FILE's L1 fees through the price of data and two baselines."""
     if data not in ("auto", "calldata", "blobs"):
         raise typer.BadParameter("auto, calldata or blobs", param_hint="--data")
     try:
-        replayed = replay(read_fees(file), seed, tps, data)
+        replayed = replay(read_fees(file), seed, tps, data, lag)
     except FeesError as problem:
         raise typer.BadParameter(str(problem), param_hint="FILE") from problem
     except (OSError, ValueError) as problem:
@@ -144,6 +148,7 @@ def main(
             "data": data,
             "seed": seed,
             "mean_tps": tps,
+            "lag_blocks": lag,
             "batches": len(replayed.batches),
             "pricers": [asdict(each) for each in figures],
             "convergence": [asdict(each) for each in off],

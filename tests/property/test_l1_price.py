@@ -148,14 +148,18 @@ def test_a_wrong_gas_model_converges(gas: int) -> None:
     assert abs(loop.surplus) < 0.2 * loop.hour_uusd
 
 
-def test_without_prediction_it_does_not_overshoot() -> None:
-    """The bound H >= e * D that the gain comes from, on the loop it is derived for: only reports count."""
+@pytest.mark.parametrize(
+    ("wrong", "least"), [(0.0, 0.0), (1 / 3, 0.0), (1.0, -0.2)], ids=["right", "a third", "knows nothing"]
+)
+def test_a_wrong_prediction_overshoots_as_derived(wrong: float, least: float) -> None:
+    """The loop that the gain comes from: of a share of the position only reports tell."""
     delay, horizon = 100, TERMS.horizon_ppm * 100 // 10**6
     positions = [1.0] * (delay + 1)
     for _ in range(5_000):
-        positions.append(positions[-1] - positions[-1 - delay] / horizon)
-    assert min(positions) > -1e-9
-    assert positions[-1] < 1e-3
+        seen = (1 - wrong) * positions[-1] + wrong * positions[-1 - delay]
+        positions.append(positions[-1] - seen / horizon)
+    assert min(positions) > least - 1e-9
+    assert abs(positions[-1]) < 1e-3
 
 
 @pytest.mark.parametrize(

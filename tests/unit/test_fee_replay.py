@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from l1_bridge.blobs import GAS_PER_BLOB
+from l1_bridge.blobs import DATA_BYTES_PER_BLOB, GAS_PER_BLOB
 from state.units import PPM, PUSD_PER_UUSD
 from tools.fee_baselines import OpenLoop, Straddle, SurplusFeedback, break_even_pusd
 from tools.fee_measures import drive, measure, moves_away
@@ -55,6 +55,35 @@ def test_every_transaction_is_in_one_batch(synthetic: Replay) -> None:
             assert batch.block.number <= second.origin.number
         if second.closed is not None:
             assert second.closed.block.timestamp_s > second.time_s
+
+
+@pytest.mark.parametrize("lag", [0, 6])
+def test_origins_and_reports_lie_behind_the_head(lag: int) -> None:
+    blocks = [block(n, (n % 7 + 1) * GWEI) for n in range(100, 300)]
+    replayed = replay(blocks, SEED, MEAN_TPS, lag_blocks=lag)
+    for second in replayed.seconds:
+        head = second.time_s // 12
+        if second.origin is not None:
+            assert second.origin.number == head - lag
+        assert all(batch.block.number <= head - lag for batch in second.reports)
+    assert sum(len(second.reports) for second in replayed.seconds) > 0
+
+
+def test_lag_is_an_option() -> None:
+    runner = CliRunner()
+    answers = [
+        json.loads(runner.invoke(app, [str(SYNTHETIC), "--json", "--lag", lag]).output) for lag in ("2", "6")
+    ]
+    assert [answer["lag_blocks"] for answer in answers] == [2, 6]
+    assert answers[0]["pricers"][0] != answers[1]["pricers"][0]
+    refused = runner.invoke(app, [str(SYNTHETIC), "--lag", "10000"])
+    assert refused.exit_code == 2
+    assert "too few" in refused.output
+
+
+def test_a_full_batch_fits_what_it_is_posted_by(synthetic: Replay) -> None:
+    assert max(batch.size_bytes for batch in synthetic.batches) <= 3 * DATA_BYTES_PER_BLOB
+    assert max(batch.blobs for batch in synthetic.batches) <= 3
 
 
 def test_the_load_is_seeded() -> None:
@@ -135,7 +164,14 @@ def test_moving_away_is_counted(synthetic: Replay) -> None:
     assert moves_away(synthetic, right, off)[0] > 0
 
 
-@pytest.mark.parametrize("name", ["ethereum_l1_basefee_20220512", "ethereum_l1_base_and_blob_fee_20241015"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ethereum_l1_basefee_20220512",
+        "ethereum_l1_base_and_blob_fee_20241015",
+        "ethereum_l1_basefee_20251126",
+    ],
+)
 def test_floors_on_recorded_fees(name: str) -> None:
     replayed = recorded(name)
     runs = [drive(replayed, pricer) for pricer in pricers(replayed)]
