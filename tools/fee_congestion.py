@@ -38,7 +38,7 @@ TRADERS = 400
 MAKER = TRADERS + 1
 MEMPOOL = 20_000, 1_000
 """The node's defaults."""
-TARGETS = {"execution_target": 1_000, "data_target": 10_000, "growth_target": 200}
+TARGETS = {"execution_target": 1_700, "data_target": 10_000, "growth_target": 200}
 """A second. Full blocks use half as much again of units, and less than that of bytes."""
 BLOCK_MS = 200
 ROOM = 22
