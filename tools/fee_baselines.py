@@ -21,7 +21,6 @@ baseline begins as well tuned as it can be.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 from l1_bridge.blobs import GAS_PER_BLOB
@@ -77,11 +76,7 @@ def _pusd(wei: int) -> int:
 
 
 class Straddle:
-    """`state.l1_price`, as the state machine calls it.
-
-    Like the open loop it begins as a pricer that has been running: overhead is the first batch's, variance
-    what its average makes of the recording's first hour.
-    """
+    """`state.l1_price`, as the state machine calls it; it begins with the first batch's size and overhead."""
 
     def __init__(self, replayed: Replay, start_pusd: int, terms: L1Terms | None = None) -> None:
         self.name = "straddle"
@@ -99,18 +94,6 @@ class Straddle:
             usual.size_bytes,
         )
         self.registers.overhead_ppm = usual.size_bytes * PPM // usual.charged_bytes
-        self.registers.variance_ppt = self._first_variance(replayed)
-
-    def _first_variance(self, replayed: Replay) -> int:
-        """What the recording's first hour makes of it."""
-        watching = replace(self.registers)
-        for second in replayed.seconds[:HOUR_S]:
-            if second.origin is not None and second.origin.number != watching.l1_block:
-                origin = second.origin
-                origin_observed(
-                    watching, self.terms, origin.number, origin.base_fee_wei, self._blob_wei(origin)
-                )
-        return watching.variance_ppt
 
     def observed(self, origin: BlockFees) -> None:
         if origin.number == self.registers.l1_block:
