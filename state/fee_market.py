@@ -25,11 +25,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from state.errors import RejectCode, Rejected
 from state.fixed import exp2_fraction_x62
 from state.fixed_tables import LOG2E_X80
 from state.keys import FEE_MARKET_KEY, FEE_TERMS_KEY, PARAMETERS_KEY
 from state.leaves import FeeMarket, FeeTerms, Parameters, Progress
+from state.message_payloads import demand
 from state.units import MS_PER_S, PPM
 from state.view import StateView
 
@@ -72,9 +72,7 @@ def check_fee_terms(terms: FeeTerms) -> None:
         "variance_window_s": MIN_WINDOW_S <= terms.variance_window_s <= MAX_INERTIA_S,
         "fund_target_ppm": terms.fund_target_ppm <= PPM,
     }
-    for field, is_good in good.items():
-        if not is_good:
-            raise Rejected(RejectCode.BAD_PARAMETERS, field=field)
+    demand(good)
 
 
 def most_backlog_ns(terms: FeeTerms) -> int:

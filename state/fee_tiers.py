@@ -17,9 +17,9 @@ from struct import Struct
 from typing import Final
 
 from state.context import BlockContext
-from state.errors import RejectCode, Rejected
 from state.keys import FEE_TIERS_KEY, volume_key
 from state.leaves import FeeTiers, Instrument, Volume
+from state.message_payloads import demand
 from state.positions import fee_of
 from state.units import PPM
 from state.view import StateView
@@ -57,9 +57,7 @@ def check_tiers(tiers: FeeTiers) -> None:
         "maker_ppm": all(abs(row[1]) <= PPM for row in rows),
         "taker_ppm": all(row[2] <= PPM for row in rows),
     }
-    for field, is_good in checks.items():
-        if not is_good:
-            raise Rejected(RejectCode.BAD_PARAMETERS, field=field)
+    demand(checks)
 
 
 def fill_fees(

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 
 from state import l1_price
 from state.block import L1Origin
-from state.errors import RejectCode, Rejected
 from state.keys import FEED, L1_PRICE_KEY, L1_TERMS_KEY, PARAMETERS_KEY, name_key
 from state.leaves import Feed, L1Price, L1Terms, Parameters, Progress
+from state.message_payloads import demand
 from state.pricing import is_fresh
 from state.units import PPM
 from state.view import StateView
@@ -70,9 +70,7 @@ def check_l1_terms(terms: L1Terms) -> None:
         "blob_fraction": terms.blob_fraction >= _MIN_BLOB_FRACTION,
         "tip_wei": terms.tip_wei <= _MAX_TIP_WEI,
     }
-    for field, is_good in good.items():
-        if not is_good:
-            raise Rejected(RejectCode.BAD_PARAMETERS, field=field)
+    demand(good)
 
 
 def set_terms(view: StateView, terms: L1Terms, now_ms: int) -> None:

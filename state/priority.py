@@ -31,9 +31,9 @@ from state.actions import (
     ReplaceOrder,
 )
 from state.context import BlockContext
-from state.errors import RejectCode, Rejected
 from state.keys import PRIORITY_KEY, SYSTEM_KEY, account_key, market_key
 from state.leaves import Account, Market, PriorityTerms, Progress, System
+from state.message_payloads import demand
 from state.units import PPM
 from state.view import StateView
 
@@ -48,9 +48,7 @@ _WASH: Final = 2
 def check_priority_terms(terms: PriorityTerms) -> None:
     """Raises Rejected BAD_PARAMETERS."""
     shares = terms.makers_ppm + terms.operator_ppm <= PPM and terms.operator_ppm <= MAX_OPERATOR_PPM
-    for field, is_good in (("shares", shares), ("rate_ppm", terms.rate_ppm <= MAX_RATE_PPM)):
-        if not is_good:
-            raise Rejected(RejectCode.BAD_PARAMETERS, field=field)
+    demand({"shares": shares, "rate_ppm": terms.rate_ppm <= MAX_RATE_PPM})
 
 
 def terms_of(view: StateView) -> PriorityTerms:
