@@ -8,13 +8,16 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 NODE := $(shell command -v npm 2>/dev/null)
+# Tests that start nodes wait for them: one more than there are cores keeps these busy.
+WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 7 ] && echo 8 || expr $$n + 1)
 
-.PHONY: run test lint unit contracts bench compiled clean
+.PHONY: run test lint unit pure contracts bench compiled clean
 
 run: compiled $(if $(filter anvil,$(L1)),contracts/node_modules)
 	@TAPE="$(TAPE)" CHAIN="$(CHAIN)" L1="$(L1)" DURATION="$(DURATION)" JSON="$(JSON)" $(PY) -m tools.main_job
 
-test: lint unit contracts
+# Its four parts stand alone: `make -j2 test` does two of them at a time.
+test: lint unit pure contracts
 
 lint: .venv
 	$(PY) -m ruff format --check .
@@ -22,11 +25,14 @@ lint: .venv
 	$(PY) -m mypy
 
 unit: compiled $(if $(NODE),contracts/node_modules)
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
-	STRADDLE_PURE=1 $(PY) -m pytest -q tests/vectors tests/property/test_transition_total.py
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal --durations 20
 ifndef NODE
 	@echo "SKIPPED without Node: tests on anvil"
 endif
+
+# Golden vectors and random traffic without the compiled modules.
+pure: .venv
+	STRADDLE_PURE=1 $(PY) -m pytest -q tests/vectors tests/property/test_transition_total.py
 
 contracts: .venv $(if $(NODE),contracts/node_modules contracts/.slither)
 ifdef NODE
