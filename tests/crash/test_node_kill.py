@@ -37,9 +37,8 @@ from tests.crash.node_process import (
 )
 from tools.devnet import POSTER
 
-SEEDS = (7, 8)
-UNDER_LOAD, AT_POSTING, AT_BLOBS, IN_RECOVERY = 10, 3, 1, 3
-"""Kills of one seed."""
+SEED = 7
+UNDER_LOAD, AT_POSTING, AT_BLOBS, IN_RECOVERY = 20, 5, 2, 6
 TRADERS = 4
 LONGEST_LOAD_S = 1.2
 LONGEST_RECOVERY_S = 0.1
@@ -148,9 +147,9 @@ def recover_copy(place: Place, data: Path, copy: Path) -> tuple[bytes, System]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_every_promise_is_kept_through_kills_of_the_node(tmp_path: Path, seed: int) -> None:
-    random = Random(seed)
+async def test_every_promise_is_kept_through_kills_of_the_node(tmp_path: Path) -> None:
+    print("seed", SEED)
+    random = Random(SEED)
     async with devnet_here(TRADERS) as place:
         with Home(place.devnet, tmp_path / "node") as home:
             siege = Siege(place, home, random)
@@ -174,5 +173,5 @@ async def test_every_promise_is_kept_through_kills_of_the_node(tmp_path: Path, s
     assert verified[-1].root == root
     assert system.parent_hash == block_hash
     assert system.collateral_uusd + crowd.withdrawn_uusd == DEPOSIT_UUSD * TRADERS
-    assert len(crowd.receipts) > 500
+    assert len(crowd.receipts) > 1_000
     assert batches >= UNDER_LOAD

@@ -49,10 +49,11 @@ FIELDS = {
 }
 
 
-def run(**options: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, **options: str) -> subprocess.CompletedProcess[str]:
+    """The main job in a folder of its own, where it keeps its run: another one may be under way."""
     command = [sys.executable, "-m", "tools.main_job"]
-    environment = os.environ | options
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def anvil_is_there() -> bool:
@@ -79,7 +80,7 @@ def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) ->
     ]
     tape.write_text("\n".join(rows) + "\n")
     summary_path = tmp_path / "summary.json"
-    done = run(L1=l1, TAPE=str(tape), DURATION="20", JSON=str(summary_path))
+    done = run(tmp_path, L1=l1, TAPE=str(tape), DURATION="20", JSON=str(summary_path))
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(summary_path.read_text())
     assert set(summary) == FIELDS
@@ -112,13 +113,13 @@ def test_a_market_from_deposits_to_a_paid_withdrawal(l1: str, tmp_path: Path) ->
         ("L1", "mainnet", "expected embedded, anvil or a URL"),
         ("DURATION", "soon", "expected a number of seconds"),
         ("TAPE", "no-such-file.csv", "there is no such file"),
-        ("TAPE", "Makefile", "columns; expected Binance trades"),
+        ("TAPE", str(ROOT / "Makefile"), "columns; expected Binance trades"),
         ("CHAIN", "no-such-file.csv", "there is no such file"),
-        ("CHAIN", "Makefile", "Makefile: not an option chain"),
+        ("CHAIN", str(ROOT / "Makefile"), "Makefile: not an option chain"),
     ],
 )
-def test_a_wrong_option_is_named(option: str, value: str, says: str) -> None:
-    done = run(**{option: value})
+def test_a_wrong_option_is_named(option: str, value: str, says: str, tmp_path: Path) -> None:
+    done = run(tmp_path, **{option: value})
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
