@@ -122,7 +122,7 @@ class Settlement:
             "margin_checks": status["margin_checks"],
             "blocks": status["block_number"],
             "batches_posted": posted,
-            "roots_verified": len(progress.verified),
+            "roots_verified": sum(number <= posted for number in progress.verified),
             "roots_mismatched": progress.mismatched,
             "withdrawals_paid": progress.withdrawals_paid,
             "conservation_ok": progress.conservation_ok,
