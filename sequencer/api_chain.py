@@ -22,7 +22,7 @@ from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method, NoParams
 from sequencer.receipts import SIDE_NAMES, Receipt, SealedBlock, hex_of, wallet_signature
 from state import keys
-from state.leaves import Account, AccountOrder, Instrument, Market, Position, RestingOrder, SessionKey
+from state.leaves import AccountOrder, Instrument, Market, Position, RestingOrder, SessionKey
 from state.margin import MARGIN_CHECKS, margin
 from state.pricing import mark_of
 from state.proofs import MembershipProof
@@ -320,9 +320,7 @@ class ChainApi:
     def _get_account(self, params: AccountParams, _context: Context) -> AccountView:
         view = self._context.machine.view
         number = params.account
-        leaf: Account | None = view.get(keys.account_key(number)) if number <= keys.MAX_U64 else None
-        if leaf is None:
-            raise RpcError(ErrorCode.NOT_FOUND, "there is no such account", {"account": str(number)})
+        leaf = self._context.account(number)
         found = margin(view, number)
         assert found is not None
         spent = int.from_bytes(leaf.nonce_map, "big")

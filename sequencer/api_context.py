@@ -21,7 +21,9 @@ from sequencer.market_data import MarketData
 from sequencer.markets import Listed
 from sequencer.receipts import Receipts
 from sequencer.report_pool import ReportPool
+from state import keys
 from state.eip712 import Domain
+from state.leaves import Account
 from state.store import Store
 
 
@@ -55,6 +57,15 @@ class ApiContext:
         found = self.machine.markets.by_name.get(name)
         if found is None:
             raise RpcError(ErrorCode.NOT_FOUND, "there is no such instrument", {"instrument_name": name[:64]})
+        return found
+
+    def account(self, number: int) -> Account:
+        """The account of that number. Raises RpcError NOT_FOUND."""
+        found: Account | None = None
+        if number <= keys.MAX_U64:
+            found = self.machine.view.get(keys.account_key(number))
+        if found is None:
+            raise RpcError(ErrorCode.NOT_FOUND, "there is no such account", {"account": str(number)})
         return found
 
     def sealed_block(self) -> int:

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Meta
 
 from sequencer.api_context import ApiContext
-from sequencer.errors import ErrorCode, RpcError
 from sequencer.jsonrpc import Context, Method
 from state import fee_tiers, keys
 from state.leaves import FeeTiers
@@ -91,8 +90,7 @@ class FeeTierApi:
 
     def _volume(self, tiers: FeeTiers, rows: list[fee_tiers.Row], account: int) -> VolumeView:
         machine = self._context.machine
-        if account > keys.MAX_U64 or machine.view.get(keys.account_key(account)) is None:
-            raise RpcError(ErrorCode.NOT_FOUND, "there is no such account", {"account": str(account)})
+        self._context.account(account)
         now_ms = max(self._context.now_ms(), machine.system.timestamp_ms)
         leaf = fee_tiers.volume_of(machine.view, tiers, account, now_ms // MS_PER_S // fee_tiers.DAY_S)
         traded, tomorrow = fee_tiers.traded_uusd(leaf)

@@ -25,7 +25,6 @@ from sequencer.history import AFTER_ALL, Page, Place, Query, Stream
 from sequencer.history_records import Money, OrderChange, OrderRecord, Record, TradeRecord
 from sequencer.jsonrpc import Context, Method
 from sequencer.receipts import END_NAMES, SIDE_NAMES, hex_of
-from state import keys
 from state.actions import OrderKind
 from state.block import OrderEnd
 from state.errors import RejectCode
@@ -234,8 +233,7 @@ class HistoryApi:
         wanted: Callable[[Record], bool] = lambda _: True,
     ) -> HistoryPage[Entry]:
         account = params.account
-        if account > keys.MAX_U64 or self._context.machine.view.get(keys.account_key(account)) is None:
-            raise RpcError(ErrorCode.NOT_FOUND, "there is no such account", {"account": str(account)})
+        self._context.account(account)
         low, high = _bounds(params)
         newest_first = params.sorting == "desc"
 

@@ -13,7 +13,7 @@ import trio
 
 from sequencer.api_chain import AccountParams
 from sequencer.api_context import ApiContext
-from sequencer.errors import ErrorCode, RpcError
+from sequencer.errors import ErrorCode
 from sequencer.jsonrpc import Context, Method
 from sequencer.margin_vector import Components, UnderlyingPart, components_of, underlying_parts
 from sequencer.option_greeks import Greeks, expiry_of, option_greeks
@@ -21,7 +21,7 @@ from sequencer.risk import ExpiryValues, UnderlyingValues, liquidation_prices
 from state import keys
 from state.calendar import expiry_name
 from state.fixed import ONE
-from state.leaves import Account, Instrument, Kind, Market, Position
+from state.leaves import Instrument, Kind, Market, Position
 from state.margin import margin_with_cash
 from state.margin_parts import Part, stable_price, x56
 from state.portfolio import PerpHolding
@@ -87,11 +87,9 @@ class RiskApi:
         ]
 
     async def _get_risk(self, params: AccountParams, _context: Context) -> RiskView:
-        view, number = self._context.machine.view, params.account
-        leaf: Account | None = view.get(keys.account_key(number)) if number <= keys.MAX_U64 else None
-        if leaf is None:
-            raise RpcError(ErrorCode.NOT_FOUND, "there is no such account", {"account": str(number)})
-        return await risk_of(view, number, leaf.cash_uusd, self._context.reads)
+        context, number = self._context, params.account
+        cash_uusd = context.account(number).cash_uusd
+        return await risk_of(context.machine.view, number, cash_uusd, context.reads)
 
 
 async def risk_of(view: StateView, number: int, cash_uusd: int, reads: trio.CapacityLimiter) -> RiskView:

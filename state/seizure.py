@@ -156,23 +156,25 @@ def move(
 
 def holdings(view: StateView, account: int) -> list[Holding]:
     """The account's positions, by market."""
-    found = []
-    for key, leaf in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
-        position: Position = leaf
-        if position.size_ulots:
-            market = int.from_bytes(key[9:13], "big")
-            found.append(Holding(market, position.size_ulots, mark_uusd(view, market)))
-    return found
+    return [Holding(market, size, mark_uusd(view, market)) for market, size in _sizes(view, account)]
 
 
 def next_holding(view: StateView, account: int, market: int) -> Holding | None:
     """The account's first position in a market after this one: the others' marks are not asked for."""
+    for found, size in _sizes(view, account):
+        if found > market:
+            return Holding(found, size, mark_uusd(view, found))
+    return None
+
+
+def _sizes(view: StateView, account: int) -> list[tuple[int, int]]:
+    """(market, size) of each position."""
+    found = []
     for key, leaf in view.iterate_under(positions_prefix(account), MAX_POSITIONS):
         position: Position = leaf
-        found = int.from_bytes(key[9:13], "big")
-        if found > market and position.size_ulots:
-            return Holding(found, position.size_ulots, mark_uusd(view, found))
-    return None
+        if position.size_ulots:
+            found.append((int.from_bytes(key[9:13], "big"), position.size_ulots))
+    return found
 
 
 def mark_uusd(view: StateView, market: int) -> int:

@@ -50,7 +50,7 @@ from l1_bridge.withdrawals import claim, claim_of
 from sequencer import logs
 from sequencer.config import BatchesSection
 from state.actions import Withdraw
-from state.block import L1Message, L1Origin
+from state.block import L1Message
 from state.eip712 import Domain
 from state.keys import withdrawal_key
 from state.signatures import address_of
@@ -144,13 +144,11 @@ class Bench:
     async def fill(self, flow: Iterable[Timed], prices: dict[int, int], max_bytes: int) -> Filled:
         """A batch that first reads what waits in the inbox, as a node's does."""
         found: list[L1Message] = []
-        origin: L1Origin | None = None
         while (update := await self.follower.poll()) is not None:
             assert isinstance(update, Messages)
             found += update.messages
-            origin = update.origin
-        assert origin is not None
-        self.sequencer.read(found, origin)
+        assert self.follower.origin is not None
+        self.sequencer.read(found, self.follower.origin)
         return self.sequencer.fill(flow, prices, max_bytes)
 
 
